@@ -1,0 +1,93 @@
+"""The one Celery app, and how it reaches the broker.
+
+Celery's connection is bent in three places, each measured: nudges are taken without acks, a
+garbage message is logged and dropped, and the wait between reconnects stays under two seconds.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+from typing import Any
+
+from celery import Celery
+from celery.app.amqp import AMQP
+from kombu import Connection, Queue
+
+from relayq.celeryconfig import settings
+from relayq.config import Config
+from relayq.model.hosts import queues_of
+
+log = logging.getLogger(__name__)
+
+_LONGEST_WAIT = 1.5
+#: What a message that isn't a nudge raises on its way. kombu counts KeyError as a lost connection.
+_GARBAGE = (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError)
+
+
+@functools.cache
+def _guarded(stock: type[Any]) -> type[Any]:
+    """Return the transport `stock` with a channel that garbage can't hurt."""
+
+    class Nudge(stock.Channel.Message):  # type: ignore[misc]
+        """A message that was never held back, so there is nothing to acknowledge."""
+
+        def ack(self, multiple: bool = False) -> None:
+            """Do nothing: kombu would look for a tag that it doesn't hold, and complain."""
+
+        def reject(self, requeue: bool = False) -> None:
+            """Do nothing, as for `ack`."""
+
+        requeue = reject
+
+    class GuardedChannel(stock.Channel):  # type: ignore[misc]
+        """One bad message in a queue ends a stock worker (celery 5.7): here it is dropped."""
+
+        Message = Nudge
+
+        def _brpop_read(self, **options: Any) -> Any:
+            try:
+                return super()._brpop_read(**options)
+            except _GARBAGE as error:
+                log.warning("dropped a message that isn't a nudge: %r", error)
+                return True
+
+    class GuardedTransport(stock):  # type: ignore[misc]
+        """The stock transport with the guarded channel."""
+
+        Channel = GuardedChannel
+
+    return GuardedTransport
+
+
+class BrokerConnection(Connection):  # type: ignore[misc]
+    """A connection that comes back soon after the broker does."""
+
+    def get_transport_cls(self) -> type[Any]:
+        """Return the guarded transport for this URL's scheme."""
+        return _guarded(super().get_transport_cls())
+
+    def _ensure_connection(self, *args: Any, **kwargs: Any) -> Any:
+        kwargs.update(interval_start=0.2, interval_step=0.3, interval_max=_LONGEST_WAIT)
+        return super()._ensure_connection(*args, **kwargs)
+
+
+class NudgeAMQP(AMQP):  # type: ignore[misc]
+    """Consumes without acks: nothing is held, so a lost broker leaves nothing behind to crash on."""
+
+    Connection = BrokerConnection
+    BrokerConnection = BrokerConnection
+
+    def TaskConsumer(self, channel: Any, queues: Any = None, accept: Any = None, **kw: Any) -> Any:  # noqa: N802
+        """Return the consumer of nudges."""
+        kw["no_ack"] = True
+        return super().TaskConsumer(channel, queues=queues, accept=accept, **kw)
+
+
+def make_app(config: Config, broker_url: str) -> Celery:
+    """Return the app; nothing connects yet."""
+    app = Celery("relayq", amqp=NudgeAMQP, set_as_current=False)
+    app.conf.update(settings(config, broker_url))
+    app.conf.task_queues = [Queue(name, routing_key=name) for name in queues_of(config.worker.name)]
+    return app

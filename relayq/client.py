@@ -1,0 +1,313 @@
+"""Who asks: submits jobs, waits for them, reads what became of them.
+
+`job` is ready to use; it connects when it is first asked something. Without a configured broker
+it starts a private broker and worker on this machine. Every wait outlives a broker that goes away
+and comes back; a submit fails at once.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from relayq import clock, embedded, kinds
+from relayq import config as configuration
+from relayq.config import Config
+from relayq.dispatch import Dispatcher
+from relayq.errors import NoSuchHost, RelayqError, Unplaceable
+from relayq.model.hosts import Host
+from relayq.model.jobs import ON_LOST, PRIORITIES, JobRecord, JobState, Spec, new_id
+from relayq.parsing import duration
+from relayq.results import JobResult, Session
+from relayq.signing import Signer, load_key
+from relayq.store import Store, connect
+
+__all__ = ["Job", "JobResult", "Relay", "job", "worker_status"]
+
+
+def _say(line: str) -> None:
+    print(f"relayq: {line}", file=sys.stderr)
+
+
+class Relay:
+    """A connection to a fleet; `job` asks it things.
+
+    `url` is a broker's, `home` the directory with configuration and fleet key; without them the
+    environment and `~/.relayq` decide. `say` gets relayq's own remarks, a line each.
+    """
+
+    def __init__(
+        self,
+        *,
+        url: str | None = None,
+        home: str | os.PathLike[str] | None = None,
+        say: Callable[[str], None] = _say,
+    ) -> None:
+        self._url = url
+        self._home = home
+        self.say = say
+        self._lock = threading.Lock()
+        self._session: Session | None = None
+        self._config: Config | None = None
+        self.job = Job(self)
+
+    def __enter__(self) -> Relay:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def config(self) -> Config:
+        """The configuration, read at first use."""
+        if self._config is None:
+            environ = dict(os.environ)
+            if self._home is not None:
+                environ["RELAYQ_HOME"] = os.fspath(self._home)
+            self._config = configuration.load(environ)
+        return self._config
+
+    def session(self) -> Session:
+        """Return the connection, made at first use."""
+        with self._lock:
+            if self._session is None:
+                url = self._url or self.config.broker_url
+                if url is None:
+                    url = embedded.ensure(self.config, say=self.say)
+                signer = Signer(load_key(self.config.fleet_key_path))
+                self._session = Session(connect(url), signer, self.say)
+            return self._session
+
+    def close(self) -> None:
+        """Close the connections; the next use opens them again."""
+        with self._lock:
+            if self._session is not None:
+                self._session.store.close()
+                self._session = None
+
+
+class Job:
+    """Submits jobs and finds them again."""
+
+    def __init__(self, relay: Relay | None = None) -> None:
+        self.relay = relay or Relay()
+
+    @property
+    def _store(self) -> Store:
+        return self.relay.session().store
+
+    def run(self, cmd: str | Sequence[str], **options: Any) -> JobResult:
+        """Queue a command: a line for the shell, or a program with its arguments.
+
+        Takes the payload's fields (`cwd`, `env`, `stdin`) and the options of `submit`.
+        """
+        return self.submit("run_command", cmd=cmd if isinstance(cmd, str) else list(cmd), **options)
+
+    def run_on(self, host: str, cmd: str | Sequence[str], **options: Any) -> JobResult:
+        """Queue a command for one host."""
+        return self.run(cmd, host=host, **options)
+
+    def run_on_mac(self, cmd: str | Sequence[str], **options: Any) -> JobResult:
+        """Queue a command for the host called mac, else the first one that runs macOS."""
+        return self.run_on(self._named("mac", lambda h: h.os == "darwin"), cmd, **options)
+
+    def run_on_rpi(self, cmd: str | Sequence[str], **options: Any) -> JobResult:
+        """Queue a command for the host called rpi, else the first one that is a Raspberry Pi."""
+        return self.run_on(self._named("rpi", lambda h: "Raspberry" in h.model), cmd, **options)
+
+    def submit(
+        self,
+        kind: str,
+        *,
+        host: str | None = None,
+        timeout: float | str | None = None,
+        priority: int | str = "normal",
+        on_lost: str = "retry",
+        retries: int = 0,
+        name: str | None = None,
+        after: Iterable[JobResult | str] = (),
+        delay: float = 0.0,
+        wait_for_host: bool = False,
+        follow: bool = False,
+        **payload: Any,
+    ) -> JobResult:
+        """Queue a job of any kind, with its payload's fields as keywords; returns at once.
+
+        `timeout` limits its run time (seconds, or text like "2h"); `on_lost` says what happens
+        when its host vanishes (retry, ask, fail); `retries` allows that many further attempts
+        after a failure of its own; `after` names jobs that must succeed first; `delay` seconds
+        pass before it is queued. A host that never registered is refused unless `wait_for_host`.
+        `follow` has the output sent from the start, for `JobResult.follow`.
+        """
+        spec = self._spec(
+            kind,
+            payload,
+            host=host,
+            timeout=timeout,
+            priority=priority,
+            on_lost=on_lost,
+            retries=retries,
+            name=name,
+            after=after,
+        )
+        if delay > 0:
+            spec = replace(spec, due_at=clock.now() + delay)
+        if host is not None and not wait_for_host:
+            self._check_host(host)
+        return self._submit([spec], follow=follow)[0]
+
+    def submit_many(self, commands: Iterable[Mapping[str, Any] | str]) -> list[JobResult]:
+        """Queue many jobs, 1,000 a round trip: a command each, or the keywords of `submit`.
+
+        All are checked before the first is queued.
+        """
+        specs = []
+        for one in commands:
+            asked = {"cmd": one} if isinstance(one, str) else dict(one)
+            kind = asked.pop("kind", "run_command")
+            options = {key: asked.pop(key) for key in _OPTIONS if key in asked}
+            specs.append(self._spec(kind, asked, **options))
+        for host in {spec.host for spec in specs} - {None}:
+            self._check_host(str(host))
+        return self._submit(specs)
+
+    def fetch(self, id: str) -> JobResult:
+        """Find a job by its id or by a prefix that only it has."""
+        session = self.relay.session()
+        return JobResult(session, session.store.jobs.find(id))
+
+    def list(
+        self, *, state: str | None = None, host: str | None = None, limit: int = 50
+    ) -> list[JobRecord]:
+        """Return records, the newest first: all, or those in one state, or of one host."""
+        states = None if state is None else [JobState(state)]
+        return self._store.jobs.list(states=states, host=host, limit=limit)
+
+    def cancel(self, id: str) -> str:
+        """Cancel a job; see `JobResult.cancel`."""
+        return self.fetch(id).cancel()
+
+    def worker_status(self) -> dict[str, Any]:
+        """Return who is online and what they do; see `worker_status`."""
+        return _worker_status(self._store, self.relay.config.lease.length)
+
+    def _submit(self, specs: list[Spec], *, follow: bool = False) -> list[JobResult]:
+        session = self.relay.session()
+        results = [JobResult(session, spec.id, follow=follow) for spec in specs]
+        replies = [result.reply for result in results] if follow else []
+        for result in results if follow else []:
+            session.store.logs.ack(result.reply, 0)
+        Dispatcher(session.store, session.signer).submit(specs, replies=replies)
+        return results
+
+    def _spec(
+        self,
+        kind: str,
+        payload: Mapping[str, Any],
+        *,
+        host: str | None = None,
+        timeout: float | str | None = None,
+        priority: int | str = "normal",
+        on_lost: str = "retry",
+        retries: int = 0,
+        name: str | None = None,
+        after: Iterable[JobResult | str] = (),
+    ) -> Spec:
+        kinds.find(kind).read_payload(payload)
+        if on_lost not in ON_LOST:
+            raise RelayqError(f"on_lost is one of {', '.join(ON_LOST)}, not {on_lost!r}")
+        return Spec(
+            id=new_id(),
+            kind=kind,
+            payload=payload,
+            host=host,
+            timeout=self._timeout(timeout),
+            priority=_priority(priority),
+            on_lost=on_lost,
+            retries=retries,
+            name=name,
+            after=tuple(one.id if isinstance(one, JobResult) else one for one in after),
+            submitter=f"{getpass.getuser()}@{self.relay.config.worker.name}",
+        )
+
+    def _timeout(self, timeout: float | str | None) -> float:
+        if timeout is None:
+            return self.relay.config.defaults.timeout
+        seconds = duration(timeout) if isinstance(timeout, str) else float(timeout)
+        if seconds <= 0:
+            raise RelayqError("a timeout must be longer than 0 s")
+        return seconds
+
+    def _check_host(self, host: str) -> None:
+        known = self._store.hosts.names()
+        if host not in known:
+            names = ", ".join(sorted(known)) or "none yet"
+            raise NoSuchHost(
+                f"no such host: {host} (known hosts: {names})",
+                hint="start a worker there, or queue it anyway with --wait-for-host",
+            )
+
+    def _named(self, name: str, is_one: Callable[[Host], bool]) -> str:
+        hosts = self._store.hosts.list(online_within=self.relay.config.lease.length)
+        fitting = [h for h in hosts if h.name == name] or [h for h in hosts if is_one(h)]
+        if not fitting:
+            missing = {h.name: [name] for h in hosts}
+            raise Unplaceable(f"no known host is a {name}", missing=missing, hint="relayq status")
+        return min(fitting, key=lambda h: (h.name != name, not h.is_online, h.name)).name
+
+
+_OPTIONS = ("host", "timeout", "priority", "on_lost", "retries", "name", "after")
+
+
+def _priority(priority: int | str) -> int:
+    number = PRIORITIES.get(priority) if isinstance(priority, str) else priority
+    if number is None and str(priority).isdigit():
+        number = int(priority)
+    if number is None or not 1 <= number <= 10:
+        raise RelayqError(f"a priority is 1 to 10 or one of {', '.join(PRIORITIES)}: {priority!r}")
+    return number
+
+
+def _worker_status(store: Store, online_within: float) -> dict[str, Any]:
+    hosts = store.hosts.list(online_within=online_within)
+    counts = store.jobs.count()
+    return {
+        "online": any(host.is_online for host in hosts),
+        "total_workers": sum(host.is_online for host in hosts),
+        "total_active": sum(host.active for host in hosts),
+        "total_queued": counts[JobState.QUEUED],
+        "workers": {
+            host.name: {
+                "type": host.os,
+                "active_jobs": host.active,
+                "queued_jobs": host.queued,
+                "total_jobs": host.active + host.finished,
+                "online": host.is_online,
+                "slots": host.slots,
+                "seen_at": host.seen_at,
+                "version": host.version,
+                **host.facts,
+            }
+            for host in hosts
+        },
+    }
+
+
+
+
+job = Job()
+
+
+def worker_status() -> dict[str, Any]:
+    """Return who is online and what they do.
+
+    `{"online": bool, "total_workers", "total_active", "total_queued", "workers": {name: {"type",
+    "active_jobs", "queued_jobs", "total_jobs", "online", ...}}}`; the last includes what the host
+    says of itself. Read from the broker in one call; no worker is asked.
+    """
+    return job.worker_status()

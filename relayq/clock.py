@@ -1,0 +1,36 @@
+"""The only clock: wall time for people, boot time for permits and deadlines.
+
+Redis has its own clock for leases (`TIME` inside the scripts); nothing here decides one.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+# Linux counts suspend in CLOCK_BOOTTIME; on macOS CLOCK_MONOTONIC does (mach_continuous_time),
+# while time.monotonic() there is mach_absolute_time and stands still in sleep (cpython #86273).
+_BOOT_CLOCK: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+def now() -> float:
+    """Return the wall clock in Unix seconds (UTC)."""
+    return time.time()
+
+
+def boottime() -> float:
+    """Return the seconds since this machine started, time asleep included."""
+    return time.clock_gettime(_BOOT_CLOCK)
+
+
+def sleep(duration: float) -> None:
+    """Sleep for `duration` seconds."""
+    time.sleep(duration)
+
+
+def boot_id() -> str:
+    """Return what tells this boot of this machine from every other."""
+    linux = Path("/proc/sys/kernel/random/boot_id")
+    if linux.exists():
+        return linux.read_text().strip()
+    return f"boot-{round(now() - boottime(), -1):.0f}"

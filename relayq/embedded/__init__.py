@@ -1,0 +1,54 @@
+"""The private broker and worker of a machine without configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from relayq.config import Config
+from relayq.embedded.broker import (
+    BrokerFacts,
+    broker_url,
+    running_broker,
+    start_broker,
+    stop_broker,
+)
+from relayq.embedded.processes import locked
+from relayq.embedded.server import find_redis_server
+from relayq.embedded.worker import launch_worker, start_worker, stop_worker, worker_pid
+
+__all__ = [
+    "BrokerFacts",
+    "broker_url",
+    "ensure",
+    "find_redis_server",
+    "running_broker",
+    "start_broker",
+    "start_worker",
+    "stop_broker",
+    "stop_worker",
+    "worker_pid",
+]
+
+
+def ensure(config: Config, *, say: Callable[[str], None]) -> str:
+    """Return the URL of a running broker with a worker; start what is missing, and say so."""
+    facts = running_broker(config)
+    if facts is None or worker_pid(config) is None:
+        with locked(config.home / "broker" / "up.lock"):
+            facts = _start_missing(config, say)
+    return facts.url
+
+
+def _start_missing(config: Config, say: Callable[[str], None]) -> BrokerFacts:
+    started = []
+    facts = running_broker(config)
+    if facts is None:
+        facts = start_broker(config)
+        started.append("a private broker")
+    if worker_pid(config) is None:
+        launch_worker(config)
+        started.append("a worker")
+    if started:
+        them = "them" if len(started) > 1 else "it"
+        say(f"started {' and '.join(started)} on this machine (relayq down stops {them})")
+    return facts

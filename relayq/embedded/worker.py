@@ -1,0 +1,83 @@
+"""The worker in the background, beside the private broker."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+from relayq.config import Config
+from relayq.embedded.processes import detach, end_of, is_gone, is_held, locked, wait_for
+from relayq.errors import RelayqError
+
+START_LIMIT = 20.0
+
+
+def worker_pid(config: Config) -> int | None:
+    """Return the pid of this home's worker, None if none holds the spool."""
+    path = config.spool / "worker.lock"
+    try:
+        match = re.search(r"\d+", path.read_text())
+    except FileNotFoundError:
+        return None
+    # The lock of a dead process isn't looked at: a new worker may be about to take it, and would
+    # find it taken for that instant.
+    if match is None or is_gone(int(match[0])) or not is_held(path):
+        return None
+    return int(match[0])
+
+
+def start_worker(config: Config) -> int:
+    """Start a worker in the background unless one runs; return its pid once it has the spool."""
+    running = worker_pid(config)
+    if running is not None:
+        return running
+    with locked(config.home / "broker" / "up.lock"):
+        return worker_pid(config) or launch_worker(config)
+
+
+def stop_worker(config: Config, *, within: float = 20.0) -> bool:
+    """Ask the worker to end and wait for that; return False when there was none."""
+    pid = worker_pid(config)
+    if pid is None:
+        return False
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
+    if not wait_for(lambda: is_gone(pid), within):
+        raise RelayqError(f"the worker (pid {pid}) didn't end in {within:g} s", hint=f"kill {pid}")
+    return True
+
+
+def launch_worker(config: Config) -> int:
+    """Start a worker; the caller holds `up.lock` and knows that none runs."""
+    log = config.logging.file
+    log.parent.mkdir(parents=True, exist_ok=True)
+    begin = log.stat().st_size if log.exists() else 0
+    home = Path.home() if Path.home().is_dir() else Path("/")
+    # -P: a file random.py in the home directory is no module of ours.
+    argv = [sys.executable, "-P", "-m", "relayq", "worker", "start"]
+    pid = detach(argv, env=_worker_env(config), cwd=home, log=log)
+    if not wait_for(lambda: worker_pid(config) or is_gone(pid), START_LIMIT):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+    started = worker_pid(config)
+    if started is None:
+        raise RelayqError(f"the worker didn't start\n{end_of(log, begin)}")
+    return started
+
+
+def _worker_env(config: Config) -> dict[str, str]:
+    """Return our environment without what belongs to a job that we may be part of."""
+    env = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("RELAYQ_") or "__" in name or name == "RELAYQ_REDIS_SERVER"
+    }
+    env["RELAYQ_HOME"] = str(config.home)
+    root = Path(__file__).resolve().parents[2]
+    if root.name not in ("site-packages", "dist-packages"):
+        env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(root), env.get("PYTHONPATH")]))
+    return env

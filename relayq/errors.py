@@ -1,0 +1,146 @@
+"""Every error that relayq raises, the tree on top.
+
+RelayqError                  125  relayq itself failed
+├─ ConfigError                    a configuration can't be used
+├─ BrokerUnavailable              the broker can't be reached (also a ConnectionError)
+├─ NoSuchJob, NoSuchHost          a name that relayq doesn't know
+├─ AmbiguousId                    a prefix that several jobs share
+├─ Conflict                       the job's state doesn't allow what was asked
+├─ Unplaceable                    no known host could ever take the job
+├─ WrongFleetKey                  this machine's fleet key isn't the broker's
+├─ OutputUnavailable              part of an output can't be had
+├─ JobError                       a job ended without success, or waits for a person
+│  ├─ JobFailed                   the command's own exit code
+│  │  └─ JobTimedOut         124  the job's own time limit ended it
+│  ├─ JobCancelled           130
+│  └─ NeedsHuman              80
+├─ WaitTimeout                75  the caller's patience ended; the job lives on
+├─ LeaseLost                      worker only: stop at once, write nothing
+└─ BadSignature                   worker only
+
+`exit_code` is what the command line exits with. A message says what happened, why, and
+`hint` the next command to type.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class RelayqError(Exception):
+    """relayq itself could not do what was asked."""
+
+    exit_code = 125
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class ConfigError(RelayqError):
+    """A configuration file, variable or key can't be used; the message names the place."""
+
+
+class BrokerUnavailable(RelayqError, ConnectionError):
+    """The broker can't be reached, or refuses to answer."""
+
+
+class NoSuchJob(RelayqError):
+    """No job has this id or prefix."""
+
+
+class AmbiguousId(RelayqError):
+    """Several jobs share this prefix; `.matches` lists some of them."""
+
+    def __init__(self, prefix: str, matches: list[str]) -> None:
+        shown = ", ".join(matches[:5]) + (", ..." if len(matches) > 5 else "")
+        super().__init__(
+            f"{prefix!r} matches several jobs: {shown}", hint="type more of the id: relayq ps -a"
+        )
+        self.matches = matches
+
+
+class NoSuchHost(RelayqError):
+    """No host with this name has ever registered."""
+
+
+class Conflict(RelayqError):
+    """The job's state doesn't allow what was asked."""
+
+
+class Unplaceable(RelayqError):
+    """No known host could ever take the job; `.missing` says what each host lacks."""
+
+    def __init__(
+        self, message: str, *, missing: dict[str, list[str]], hint: str | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.missing = missing
+
+
+class WrongFleetKey(RelayqError):
+    """This machine's fleet key isn't the one that the broker's data set was made with."""
+
+
+class OutputUnavailable(RelayqError):
+    """Part of a job's output can't be had; the message says which part and where it is."""
+
+
+class JobError(RelayqError):
+    """A job ended without success, or waits for a person; `.record` is its record."""
+
+    def __init__(self, message: str, *, record: Any, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.record = record
+
+
+class JobFailed(JobError):
+    """The job failed; `.exit_code` is the command's own, `.log_tail` the end of its output."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        record: Any,
+        exit_code: int = 125,
+        log_tail: str = "",
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message, record=record, hint=hint)
+        self.exit_code = exit_code
+        self.log_tail = log_tail
+
+
+class JobTimedOut(JobFailed):
+    """The job was ended by its own time limit."""
+
+
+class JobCancelled(JobError):
+    """The job was cancelled."""
+
+    exit_code = 130
+
+
+class NeedsHuman(JobError):
+    """The job waits for a person; `.question` says for what."""
+
+    exit_code = 80
+
+    def __init__(self, message: str, *, record: Any, question: str = "") -> None:
+        super().__init__(message, record=record, hint="relayq review")
+        self.question = question
+
+
+class WaitTimeout(RelayqError, TimeoutError):
+    """The caller's patience ended; the job lives on."""
+
+    exit_code = 75
+
+
+class LeaseLost(RelayqError):
+    """The attempt's token no longer holds the lease: the worker writes nothing more for it."""
+
+
+class BadSignature(RelayqError):
+    """A spec or an outcome that the fleet's key didn't sign."""

@@ -1,0 +1,131 @@
+"""What the worker keeps of an attempt on its disk, above what the shim needs.
+
+Beside the shim's files an attempt's directory has `claim.json` (the signed spec and the count of
+failures before) and, once the broker has its outcome, `delivered`: then the directory only waits
+for somebody who wants the whole output.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from relayq import clock
+from relayq.model.jobs import Token
+from relayq.model.output import HEADER, whole
+
+_READ = 256 * 1024
+
+
+def directory_name(token: Token) -> str:
+    """Return the name of an attempt's directory."""
+    return f"{token.id}.{token.attempt}.{token.uid}"
+
+
+def token_of(directory: Path) -> Token | None:
+    """Return the token that a directory's name holds, None for another directory."""
+    id, _, rest = directory.name.partition(".")
+    attempt, _, uid = rest.partition(".")
+    return Token(id, int(attempt), uid) if id and uid and attempt.isdigit() else None
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimNote:
+    """What must be known of a claim to finish its attempt after a restart."""
+
+    signed: bytes
+    failures: int
+
+    def write(self, directory: Path) -> None:
+        """Store it in the attempt's directory."""
+        note = {"signed": self.signed.decode(), "failures": self.failures}
+        (directory / "claim.json").write_text(json.dumps(note))
+
+    @classmethod
+    def read(cls, directory: Path) -> ClaimNote | None:
+        """Return it, None when it never was written whole."""
+        try:
+            note = json.loads((directory / "claim.json").read_text())
+            return cls(note["signed"].encode(), int(note["failures"]))
+        except (OSError, ValueError, KeyError):
+            return None
+
+
+def mark_delivered(directory: Path, *, keep: bool) -> None:
+    """Note that the broker has the outcome; keep the output only if somebody may still want it."""
+    if keep:
+        (directory / "delivered").touch()
+    else:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def is_delivered(directory: Path) -> bool:
+    """Whether the broker has the attempt's outcome."""
+    return (directory / "delivered").exists()
+
+
+def find(spool: Path, id: str, attempt: int | None = None) -> Path | None:
+    """Return the directory of a job's attempt, or of its last one that is here."""
+    found = [
+        (token.attempt, path)
+        for path in spool.glob(f"{id}.*")
+        if (token := token_of(path)) is not None and attempt in (None, token.attempt)
+    ]
+    return max(found)[1] if found else None
+
+
+def prune(spool: Path, *, older_than: float) -> int:
+    """Remove delivered attempts whose end is that many seconds ago; returns how many."""
+    removed = 0
+    for marker in spool.glob("*/delivered"):
+        if clock.now() - marker.stat().st_mtime > older_than:
+            shutil.rmtree(marker.parent, ignore_errors=True)
+            removed += 1
+    return removed
+
+
+def output_size(directory: Path) -> int:
+    """Return the size of the output so far."""
+    try:
+        return (directory / "output").stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def read_output(directory: Path, position: int, end: int | None = None) -> bytes:
+    """Return whole frames of the output from `position` on, up to a quarter MiB or `end`."""
+    size = _READ if end is None else min(_READ, end - position)
+    try:
+        with (directory / "output").open("rb") as file:
+            file.seek(position)
+            raw = file.read(size)
+    except FileNotFoundError:
+        return b""
+    return raw[: whole(raw)]
+
+
+def tail_position(directory: Path, position: int, room: int) -> int:
+    """Return the first frame boundary from `position` on with at most `room` bytes after it."""
+    size = output_size(directory)
+    if size - position <= room:
+        return position
+    for start, frames in _blocks(directory, position):
+        if start + len(frames) >= size - room:
+            used = 0
+            while start + used < size - room:
+                used += _first_frame(frames, used)
+            return start + used
+    return size
+
+
+def _blocks(directory: Path, position: int) -> Iterator[tuple[int, bytes]]:
+    while frames := read_output(directory, position):
+        yield position, frames
+        position += len(frames)
+
+
+def _first_frame(frames: bytes, start: int) -> int:
+    return int(HEADER.size + HEADER.unpack_from(frames, start)[2])

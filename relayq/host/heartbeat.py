@@ -1,0 +1,209 @@
+"""The duties of a worker besides running jobs: beat, listen, pull, tick; a thread each.
+
+The beat renews the leases of all attempts by name and, when it is answered, the permit on which
+their shims run: 45 s from when it was *sent*. Each duty has connections of its own and survives
+any outage; Celery's event loop stands still during one.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+import threading
+from collections.abc import Callable
+
+from relayq import __version__, clock
+from relayq.errors import BrokerUnavailable
+from relayq.host.facts import current_load, static_facts
+from relayq.host.process import Permit
+from relayq.host.runner import Runner
+from relayq.store import Store
+
+log = logging.getLogger(__name__)
+
+_AGAIN = 1.0
+
+
+class Heartbeat:
+    """Speaks for the host: registers, beats, and acts on the answers."""
+
+    def __init__(self, runner: Runner, store: Store, permit: Permit, *, key_id: str) -> None:
+        self._runner = runner
+        self._store = store
+        self._permit = permit
+        self._key_id = key_id
+        self._lease = runner.config.lease
+        self._facts = static_facts()
+        self._registered = False
+        self._followed = False
+        self._last = 0.0
+        self._wake = threading.Event()
+        self._complaint = ""
+        runner.on_busy = self._on_busy
+        runner.on_doubt = self._wake.set
+
+    def _on_busy(self) -> None:
+        if clock.boottime() - self._last > self._lease.beat / 2:
+            self._wake.set()
+
+    def run(self, leaving: threading.Event) -> None:
+        """Beat until the worker leaves."""
+        while not leaving.is_set():
+            is_answered = self.beat_once()
+            wait = self._lease.beat if self._runner.attempts() else self._lease.idle_beat
+            self._wake.wait(wait if is_answered else _AGAIN)
+            self._wake.clear()
+
+    def stop_waiting(self) -> None:
+        """Wake the loop, to beat or to leave."""
+        self._wake.set()
+
+    def beat_once(self) -> bool:
+        """Send one beat that names every attempt, and act on the answer."""
+        sent = self._last = clock.boottime()
+        try:
+            if not self._registered:
+                self._register()
+            named = [attempt for attempt in self._runner.attempts() if not attempt.is_stale]
+            word, words = self._store.leases.beat(
+                self._runner.who,
+                [(attempt.token, attempt.phase) for attempt in named],
+                lease=self._lease.length,
+                facts=json.dumps({**self._facts, "load": current_load()}),
+            )
+            if word != "ok":
+                raise BrokerUnavailable(f"the broker says that this host is {word}")
+            for attempt, answer in zip(named, words, strict=True):
+                if answer == "stale" and not attempt.settled.is_set():
+                    self._runner.drop(attempt)
+                elif answer == "cancel":
+                    self._runner.cancel(attempt.token.id)
+            self._permit.extend_to(sent + self._lease.permit)
+            self._after_answer()
+        except BrokerUnavailable as error:
+            self._unanswered(error)
+            return False
+        return True
+
+    def _register(self) -> None:
+        word, claimed = self._store.hosts.register(
+            self._runner.who,
+            lease=self._lease.length,
+            key_id=self._key_id,
+            slots=self._runner.slots.total,
+            version=__version__,
+            facts=self._facts,
+        )
+        if word == "taken":
+            raise BrokerUnavailable(
+                f"another machine is already called {self._runner.who.host}",
+                hint="give this one another worker.name in config.yml",
+            )
+        if word == "wrong_key":
+            raise BrokerUnavailable(
+                "this machine's fleet key isn't the broker's",
+                hint="copy fleet.key from a machine that works",
+            )
+        self._runner.lose_unknown(claimed)
+        self._registered = True
+        log.info("registered %s with %s slots", self._runner.who.host, self._runner.slots.total)
+
+    def _after_answer(self) -> None:
+        if not self._followed:
+            self._runner.follow_adopted()
+            self._followed = True
+        self._runner.delivery.deliver_waiting()
+        if self._complaint:
+            log.info("the broker answers again")
+            self._complaint = ""
+        self._runner.may_claim.set()
+
+    def _unanswered(self, error: BrokerUnavailable) -> None:
+        self._runner.may_claim.clear()
+        if "unregistered" in error.message or "replaced" in error.message:
+            self._registered = False
+        if error.message != self._complaint:
+            log.warning("%s%s", error.message, f" ({error.hint})" if error.hint else "")
+            self._complaint = error.message
+        deadline, at = self._permit.deadline(), clock.boottime()
+        # Cut off, but alive: the jobs go on, and may overlap only as long as this lasts.
+        if self._followed and deadline is not None and deadline > at:
+            self._permit.extend_to(at + self._lease.extend)
+
+    def park(self) -> None:
+        """Lengthen leases and permit for a planned stop; without an answer, neither."""
+        sent = clock.boottime()
+        tokens = [a.token for a in self._runner.attempts() if not a.is_stale]
+        try:
+            word = self._store.leases.park(
+                self._runner.who, tokens, duration=self._lease.park
+            )
+        except BrokerUnavailable as error:
+            log.warning("can't park the leases: %s", error)
+            return
+        if word == "ok" and self._followed:
+            self._permit.extend_to(sent + self._lease.park - self._lease.beat)
+
+
+class Duties:
+    """The threads of a worker's duties."""
+
+    def __init__(self, runner: Runner, heartbeat: Heartbeat, store: Store) -> None:
+        self._runner = runner
+        self._heartbeat = heartbeat
+        self._store = store
+        self._lease = runner.config.lease
+        self._threads: list[threading.Thread] = []
+
+    def start(self) -> None:
+        """Start every duty."""
+        leaving = self._runner.leaving
+        self._start("heartbeat", lambda: self._heartbeat.run(leaving))
+        self._start("control", lambda: self._until_leaving(self._listen, 0.0))
+        self._start("pull", lambda: self._until_leaving(self._runner.pull, self._lease.pull))
+
+    def every(self, name: str, duty: Callable[[], None], interval: float) -> None:
+        """Run a further duty about every `interval` seconds."""
+        self._start(name, lambda: self._until_leaving(duty, interval))
+
+    def _start(self, name: str, target: Callable[[], None]) -> None:
+        thread = threading.Thread(target=target, name=name, daemon=True)
+        thread.start()
+        self._threads.append(thread)
+
+    def _until_leaving(self, duty: Callable[[], None], interval: float) -> None:
+        leaving = self._runner.leaving
+        while not leaving.is_set():
+            try:
+                duty()
+            except BrokerUnavailable:
+                leaving.wait(_AGAIN)
+            except Exception:
+                log.exception("%s failed", threading.current_thread().name)
+                leaving.wait(_AGAIN)
+            leaving.wait(interval * (0.75 + random.random() / 2))
+
+    def _listen(self) -> None:
+        message = self._store.hosts.listen(self._runner.who.host, patience=5)
+        if message is None:
+            return
+        match message:
+            case {"op": "cancel", "job": str(id)}:
+                self._runner.cancel(id)
+            case {"op": "follow", "job": str(id), "reply": str(reply)}:
+                self._runner.follow(
+                    id,
+                    reply,
+                    number=message.get("attempt"),
+                    position=int(message.get("position", 0)),
+                    live=message.get("live", True) is not False,
+                )
+            case _:
+                log.warning("an unknown message: %s", message)
+
+    def join(self, within: float) -> None:
+        """Wait for the duties to end."""
+        self._heartbeat.stop_waiting()
+        for thread in self._threads:
+            thread.join(within)

@@ -1,0 +1,333 @@
+"""Runs attempts: claim, start under a shim, follow to the end; adopts those that run already.
+
+Called from slot threads. Nothing here decides who owns a job: every write carries the attempt's
+token, and the permit file decides whether a shim may run at all.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from relayq.config import Config
+from relayq.dispatch import TEMPLATE
+from relayq.errors import BadSignature, BrokerUnavailable, RelayqError
+from relayq.host import attempts
+from relayq.host.attempts import ClaimNote
+from relayq.host.delivery import Attempt, Delivery, judge
+from relayq.host.facts import job_environment
+from relayq.host.process import ExitRecord, ForkServer, Shim, make_attempt_directory, sweep
+from relayq.host.process import attempts as attempt_directories
+from relayq.host.replies import Replies
+from relayq.host.slots import Slots
+from relayq.kinds import Command, HostFacts, Verdict, find
+from relayq.model.hosts import queues_of
+from relayq.model.jobs import JobState, Reason, Spec, Token
+from relayq.signing import Signer, UnknownKey
+from relayq.store import Store
+from relayq.store.leases import Claim, Registration
+
+log = logging.getLogger(__name__)
+
+#: How long pipes may stay open after the command's own end (as `> >(tee)` needs).
+_LINGER = 2.0
+#: How often a slot thread looks up from waiting for its shim.
+_LOOK = 0.1
+
+
+def _always(patience: float) -> bool:
+    return True
+
+
+class Runner:
+    """The attempts of one worker and its slots."""
+
+    def __init__(
+        self,
+        config: Config,
+        who: Registration,
+        *,
+        store: Store,
+        signer: Signer,
+        forks: ForkServer,
+        permit: Path,
+    ) -> None:
+        self.config = config
+        self.who = who
+        self.slots = Slots(config.worker.max_concurrent)
+        self.queues = queues_of(who.host)
+        #: Set while a beat that named every attempt was answered and acted on.
+        self.may_claim = threading.Event()
+        #: Set when the worker stops: slot threads leave their jobs to the shims.
+        self.leaving = threading.Event()
+        #: Called when there is an attempt to beat for.
+        self.on_busy: Callable[[], None] = lambda: None
+        #: Called when only a beat can tell where this worker stands.
+        self.on_doubt: Callable[[], None] = lambda: None
+        self.delivery = Delivery(
+            store, signer, host=who.host, max_log=config.defaults.max_log
+        )
+        self._replies = Replies(store)
+        self._store = store
+        self._signer = signer
+        self._forks = forks
+        self._permit = permit
+        self._attempts: dict[Token, Attempt] = {}
+        self._lock = threading.Lock()
+
+    def attempts(self) -> list[Attempt]:
+        """Return the attempts that this worker answers for."""
+        with self._lock:
+            for token in [t for t, a in self._attempts.items() if a.settled.is_set()]:
+                del self._attempts[token]
+            return list(self._attempts.values())
+
+    def work(self) -> bool:
+        """With a slot in hand, claim a job and run it to its end; False if there was none."""
+        claim = self._claim()
+        if claim is not None:
+            self._run(claim)
+        return claim is not None
+
+    def pull(self) -> None:
+        """Claim for every idle slot what no nudge brought, each in a thread of its own."""
+        while self.may_claim.is_set() and not self.leaving.is_set() and self.slots.take():
+            claim = self._claim()
+            if claim is None:
+                self.slots.give_back()
+                return
+            threading.Thread(
+                target=self._run_and_free, args=(claim,), name=f"pulled-{claim.token.id}"
+            ).start()
+
+    def _run_and_free(self, claim: Claim) -> None:
+        try:
+            self._run(claim)
+        finally:
+            self.slots.give_back()
+
+    def _claim(self) -> Claim | None:
+        if not self.may_claim.is_set() or self.leaving.is_set():
+            return None
+        try:
+            claim = self._store.leases.claim(
+                self.who, self.queues, uid=secrets.token_hex(6), lease=self.config.lease.length
+            )
+        except BrokerUnavailable as error:
+            log.warning("can't claim: %s", error)
+            claim = "unanswered"
+        if isinstance(claim, Claim):
+            return claim
+        if claim != "none":
+            self.may_claim.clear()
+            self.on_doubt()
+        return None
+
+    def _run(self, claim: Claim) -> None:
+        token = claim.token
+        log.info("claimed %s", token.id, extra={"job": token.id, "attempt": token.attempt})
+        note = ClaimNote(claim.signed, claim.failures)
+        directory = self.config.spool / attempts.directory_name(token)
+        attempt = Attempt(token, note, directory)
+        with self._lock:
+            self._attempts[token] = attempt
+        self.on_busy()
+        try:
+            if self._start(attempt, claim):
+                self._follow(attempt)
+        except BrokerUnavailable as error:
+            log.warning("no broker for %s: %s", token.id, error, extra={"job": token.id})
+            self._abandon(attempt)
+        except Exception:
+            log.exception("attempt %s of %s broke", token.attempt, token.id)
+            self._abandon(attempt)
+
+    def _start(self, attempt: Attempt, claim: Claim) -> bool:
+        """Start the job's process if all is in order; False when there is nothing to follow."""
+        token = attempt.token
+        verdict = self._check_and_prepare(attempt)
+        if verdict is not None:
+            self.delivery.deliver(attempt, verdict)
+            return False
+        if self.leaving.is_set():
+            self._store.leases.release(token, template=TEMPLATE)
+            self._discard(attempt)
+            return False
+        _, words = self._store.leases.beat(
+            self.who, [(token, "started")], lease=self.config.lease.length
+        )
+        if words != ["ok"]:
+            attempts.mark_delivered(attempt.directory, keep=False)
+            if words == ["cancel"]:
+                self.delivery.deliver(attempt, Verdict(JobState.CANCELLED, Reason.USER))
+            attempt.settled.set()
+            return False
+        attempt.phase = "started"
+        try:
+            self._forks.spawn(attempt.directory)
+        except RelayqError as error:
+            log.error("can't start %s: %s", token.id, error, extra={"job": token.id})
+        attempt.shim = Shim(attempt.directory)
+        for reply in claim.replies:
+            self.follow(token.id, reply)
+        return True
+
+    def _check_and_prepare(self, attempt: Attempt) -> Verdict | None:
+        """Write the attempt's directory, or return the verdict on a spec that may not run."""
+        try:
+            spec = self._signer.check_spec(attempt.note.signed, id=attempt.token.id)
+            if spec.queue not in self.queues:
+                raise BadSignature(f"it was signed for {spec.queue}")
+            declared = find(spec.kind)
+            host = HostFacts(name=self.who.host, home=os.path.expanduser("~"))
+            command = declared.kind.plan(declared.read_payload(spec.payload), host)
+        except UnknownKey as error:
+            return Verdict(JobState.SCHEDULED, Reason.AUTH, error=str(error))
+        except RelayqError as error:
+            return Verdict(JobState.FAILED, Reason.REFUSED, error=str(error))
+        self._prepare(attempt, spec, command)
+        return None
+
+    def _prepare(self, attempt: Attempt, spec: Spec, command: Command) -> None:
+        token, directory, config = attempt.token, attempt.directory, self.config
+        stdin = None if command.stdin is None else str(directory / "stdin")
+        make_attempt_directory(
+            config.spool,
+            directory.name,
+            {
+                "argv": list(command.argv),
+                "env": job_environment(os.environ, command.env, id=token.id, attempt=token.attempt),
+                "cwd": command.cwd,
+                "stdin": stdin,
+                "timeout": config.defaults.timeout if spec.timeout is None else spec.timeout,
+                "grace": config.defaults.grace,
+                "linger": _LINGER,
+                "permit": str(self._permit),
+                "check": config.lease.check,
+                "umask": 0o022,
+                "job": token.id,
+            },
+        )
+        if command.stdin is not None:
+            (directory / "stdin").write_bytes(command.stdin)
+        attempt.note.write(directory)
+
+    def _follow(self, attempt: Attempt) -> None:
+        """Wait for the end and settle it; returns early, leaving the job, when the worker stops."""
+        shim = attempt.shim
+        if shim is None:
+            raise RuntimeError("an attempt without a shim can't be followed")
+        while not shim.wait(_LOOK):
+            if self.leaving.is_set():
+                return
+            self.delivery.send_head(attempt)
+        self._settle(attempt, shim.exit_record())
+
+    def _settle(self, attempt: Attempt, record: ExitRecord | None) -> None:
+        if record is not None and not attempt.is_stale:
+            self.delivery.deliver(attempt, judge(attempt, record, self._signer), record)
+            return
+        if record is None:
+            sweep(attempt.directory)
+        self.delivery.lose(attempt.token)
+        self._discard(attempt)
+
+    def _discard(self, attempt: Attempt) -> None:
+        attempts.mark_delivered(attempt.directory, keep=False)
+        attempt.settled.set()
+
+    def _abandon(self, attempt: Attempt) -> None:
+        """Give up an attempt that can't be followed: end its process, leave its lease to expire."""
+        if attempt.shim is not None and attempt.shim.is_alive():
+            self.drop(attempt)
+            attempt.shim.wait(None)
+        attempt.settled.set()
+
+    def cancel(self, id: str) -> None:
+        """End the process tree of a job that was cancelled."""
+        for attempt in self.attempts():
+            if attempt.token.id == id:
+                self._kill(attempt, "cancel")
+
+    def drop(self, attempt: Attempt) -> None:
+        """End an attempt whose lease moved on: nothing more is written for it."""
+        # One that has just ended is no longer ours either: its outcome was taken.
+        if attempt.shim is not None and attempt.shim.is_alive():
+            attempt.is_stale = True
+            self._kill(attempt, "stale")
+
+    def _kill(self, attempt: Attempt, reason: str) -> None:
+        if attempt.shim is not None and attempt.shim.is_alive():
+            log.info("ending %s: %s", attempt.token.id, reason, extra={"job": attempt.token.id})
+            attempt.shim.kill(reason, self.config.defaults.grace)
+
+    def follow(
+        self,
+        id: str,
+        reply: str,
+        *,
+        number: int | None = None,
+        position: int = 0,
+        live: bool = True,
+    ) -> None:
+        """Send a job's output to a follower: what is here and, if `live`, what is to come."""
+        kept, has_ended = attempts.find(self.config.spool, id, number), _always
+        for attempt in self.attempts():
+            if live and attempt.token.id == id and number in (None, attempt.token.attempt):
+                kept, has_ended = attempt.directory, attempt.has_ended
+        self._replies.serve(id, reply, kept, position=position, has_ended=has_ended)
+
+    def adopt(self) -> None:
+        """Take over what the worker before this one left: its attempts keep their slots."""
+        for directory in attempt_directories(self.config.spool):
+            token = attempts.token_of(directory)
+            if token is None or attempts.is_delivered(directory):
+                continue
+            note = ClaimNote.read(directory)
+            if note is None:
+                # It was never prepared to its end, so it never ran.
+                attempts.mark_delivered(directory, keep=False)
+                continue
+            attempt = Attempt(token, note, directory, phase="started", shim=Shim(directory))
+            self._attempts[token] = attempt
+            log.info("adopted %s", token.id, extra={"job": token.id, "attempt": token.attempt})
+
+    def follow_adopted(self) -> None:
+        """Follow what was adopted, each in a thread, as if this worker had started it."""
+        for attempt in self.attempts():
+            self.slots.take_anyway()
+            threading.Thread(
+                target=self._follow_adopted, args=(attempt,), name=f"adopted-{attempt.token.id}"
+            ).start()
+
+    def _follow_adopted(self, attempt: Attempt) -> None:
+        try:
+            self._resume_replies(attempt)
+            self._follow(attempt)
+        except Exception:
+            log.exception("adopted attempt of %s broke", attempt.token.id)
+            self._abandon(attempt)
+        finally:
+            self.slots.give_back()
+
+    def _resume_replies(self, attempt: Attempt) -> None:
+        logs, id = self._store.logs, attempt.token.id
+        try:
+            attempt.log_sent = logs.appended(id)
+            for reply in logs.followers(id):
+                sent = logs.sent(reply)
+                position = sent.position + len(sent.frames) if sent else 0
+                self.follow(id, reply, position=position)
+        except BrokerUnavailable as error:
+            log.warning("can't resume the replies of %s: %s", id, error, extra={"job": id})
+
+    def lose_unknown(self, claimed: list[Token]) -> None:
+        """Report lost what the records say this host runs, and nothing here knows of."""
+        mine = {attempt.token for attempt in self.attempts()}
+        for token in claimed:
+            if token not in mine:
+                self.delivery.lose(token)

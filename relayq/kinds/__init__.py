@@ -1,0 +1,130 @@
+"""What can be run, declared: a kind says what a job's payload is and which process it becomes.
+
+A kind knows no Redis, no Celery and no subprocess: `plan` says which process to start, `progress`
+reads a line of it, `interpret` turns its end into a verdict. So every kind runs, streams and is
+killed the same way, and a new worker process can take over in the middle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from importlib import import_module
+from typing import Any, Protocol
+
+from relayq.errors import RelayqError
+from relayq.model.jobs import JobState
+
+
+@dataclass(frozen=True, slots=True)
+class HostFacts:
+    """What a kind may know of the host that it plans for."""
+
+    name: str
+    home: str
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A process to start: `env` is added to the host's own, `stdin` is fed to it whole."""
+
+    argv: tuple[str, ...]
+    cwd: str
+    env: Mapping[str, str] = field(default_factory=dict)
+    stdin: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a process ended: exactly one of `exit_code` and `signal`, unless it never started."""
+
+    exit_code: int | None
+    signal: int | None
+    reason: str
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a job's end means. `result` None means: its standard output is the result."""
+
+    state: JobState
+    reason: str
+    result: Any = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a job is: a fraction in [0, 1] and a word on it."""
+
+    fraction: float
+    text: str = ""
+
+
+class Kind(Protocol):
+    """The three functions that make a kind, and its payload's dataclass."""
+
+    Payload: type[Any]
+
+    def plan(self, payload: Any, host: HostFacts) -> Command:
+        """Return the process to start."""
+
+    def progress(self, line: str) -> Progress | None:
+        """Return what one line of output says of the progress, if it does."""
+
+    def interpret(self, ended: Ended) -> Verdict:
+        """Return what the process's end means."""
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """A kind with its name."""
+
+    name: str
+    kind: Kind
+
+    def read_payload(self, raw: Mapping[str, Any]) -> Any:
+        """Return the payload's dataclass, or raise a RelayqError that names the wrong field."""
+        known = {f.name: f for f in fields(self.kind.Payload)}
+        if unknown := sorted(set(raw) - set(known)):
+            raise RelayqError(f"{self.name} has no field {unknown[0]!r}; it has {', '.join(known)}")
+        missing = [
+            name
+            for name, f in known.items()
+            if f.default is MISSING and f.default_factory is MISSING and name not in raw
+        ]
+        if missing:
+            raise RelayqError(f"{self.name} needs {missing[0]!r}")
+        try:
+            return self.kind.Payload(**raw)
+        except (TypeError, ValueError) as error:
+            raise RelayqError(f"{self.name}: {error}") from error
+
+
+_BUILT_IN = {"run_command": "relayq.kinds.command"}
+_declared: dict[str, Declared] = {}
+
+
+def kind(name: str) -> Callable[[type], type]:
+    """Declare the decorated class as the kind `name`, which is also its Celery task's name."""
+
+    def declare(decorated: type) -> type:
+        _declared[name] = Declared(name, decorated())
+        return decorated
+
+    return declare
+
+
+def find(name: str) -> Declared:
+    """Return the kind of this name."""
+    if name not in _declared and name in _BUILT_IN:
+        import_module(_BUILT_IN[name])
+    if name not in _declared:
+        raise RelayqError(f"no such kind: {name!r}; there is {', '.join(names())}")
+    return _declared[name]
+
+
+def names() -> list[str]:
+    """Return the names of all kinds."""
+    return sorted({*_BUILT_IN, *_declared})

@@ -1,0 +1,74 @@
+"""run_command: one shell line, or one program with its arguments."""
+
+from __future__ import annotations
+
+import os.path
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from relayq.kinds import Command, Ended, HostFacts, Progress, Verdict, kind
+from relayq.model.jobs import JobState, Reason
+
+
+@dataclass(frozen=True, slots=True)
+class CommandPayload:
+    """`cmd` as text is a line for `sh -c`; as a list it is a program and its arguments, no shell.
+
+    `cwd` is a directory on the host (`~` is the worker's home, which is also the default), `env`
+    is added to the environment, `stdin` is text for the standard input.
+    """
+
+    cmd: str | list[str]
+    cwd: str | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+    stdin: str | None = None
+
+    def __post_init__(self) -> None:
+        parts = [self.cmd] if isinstance(self.cmd, str) else list(self.cmd)
+        if not all(isinstance(part, str) for part in parts):
+            raise TypeError("the command must be text or a list of texts")
+        if not parts or not parts[0].strip():
+            raise ValueError("the command is empty")
+        texts = [*parts, *self.env, *self.env.values(), self.cwd or ""]
+        if any("\0" in text for text in texts):
+            raise ValueError("a command, directory or variable can't hold a NUL character")
+        if any("=" in name or not name for name in self.env):
+            raise ValueError("a variable's name can't be empty or hold '='")
+
+
+@kind("run_command")
+class RunCommand:
+    """Run a command as a shell would."""
+
+    Payload = CommandPayload
+
+    def plan(self, payload: CommandPayload, host: HostFacts) -> Command:
+        """Return the shell, or the program itself."""
+        argv = (
+            ("/bin/sh", "-c", payload.cmd)
+            if isinstance(payload.cmd, str)
+            else tuple(payload.cmd)
+        )
+        return Command(
+            argv=argv,
+            cwd=expand(payload.cwd, host.home),
+            env=payload.env,
+            stdin=None if payload.stdin is None else payload.stdin.encode(),
+        )
+
+    def progress(self, line: str) -> Progress | None:
+        """Return None: a plain command doesn't say."""
+        return None
+
+    def interpret(self, ended: Ended) -> Verdict:
+        """Return success for exit code 0, else failure; nothing else is judged."""
+        if ended.exit_code == 0 and ended.reason == Reason.EXIT:
+            return Verdict(JobState.SUCCEEDED, Reason.EXIT)
+        return Verdict(JobState.FAILED, ended.reason, error=ended.error)
+
+
+def expand(cwd: str | None, home: str) -> str:
+    """Return a directory on the host: `~` and relative paths start at the worker's home."""
+    if cwd is None or cwd == "~":
+        return home
+    return os.path.join(home, cwd[2:] if cwd.startswith("~/") else cwd)

@@ -1,0 +1,264 @@
+"""What a job is: its spec, its record, its states and the moves between them.
+
+A spec says what to run and is signed; a record says what became of it and changes only by the
+store's scripts. `MOVES` is the one table of what may follow what.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from enum import StrEnum
+from typing import Any
+
+#: Crockford's base32: no I, L, O, U, so that an id survives being read aloud.
+ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+ID_LENGTH = 12
+SCHEMA = 1
+
+
+class JobState(StrEnum):
+    """The nine states of a job."""
+
+    WAITING = "waiting"  #: jobs that it comes after have not all succeeded
+    SCHEDULED = "scheduled"  #: due later: a start time, or a retry's delay
+    QUEUED = "queued"  #: on a queue, for any free slot that serves it
+    RUNNING = "running"  #: one attempt holds the lease
+    LOST = "lost"  #: the lease expired; the verdict is open
+    NEEDS_HUMAN = "needs_human"  #: stopped with a question; `relayq review` shows it
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"  #: no attempts left; the dead letters are exactly these
+    CANCELLED = "cancelled"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether only a person's retry can move the job on."""
+        return self in FINAL
+
+    @property
+    def is_waitable(self) -> bool:
+        """Whether somebody who waits for the job goes on waiting."""
+        return not self.is_final and self is not JobState.NEEDS_HUMAN
+
+
+FINAL = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
+
+#: What may follow what. Each arrow is made by one script of the store; `None` is before submit.
+MOVES: Mapping[JobState | None, frozenset[JobState]] = {
+    None: frozenset({JobState.WAITING, JobState.SCHEDULED, JobState.QUEUED}),
+    JobState.WAITING: frozenset({JobState.QUEUED, JobState.FAILED, JobState.CANCELLED}),
+    JobState.SCHEDULED: frozenset({JobState.QUEUED, JobState.CANCELLED}),
+    JobState.QUEUED: frozenset({JobState.RUNNING, JobState.FAILED, JobState.CANCELLED}),
+    JobState.RUNNING: frozenset(
+        {
+            JobState.SUCCEEDED,
+            JobState.FAILED,
+            JobState.CANCELLED,
+            JobState.NEEDS_HUMAN,
+            JobState.SCHEDULED,
+            JobState.QUEUED,
+            JobState.LOST,
+        }
+    ),
+    JobState.LOST: frozenset(
+        {
+            JobState.RUNNING,
+            JobState.SUCCEEDED,
+            JobState.FAILED,
+            JobState.CANCELLED,
+            JobState.QUEUED,
+            JobState.NEEDS_HUMAN,
+        }
+    ),
+    JobState.NEEDS_HUMAN: frozenset(
+        {JobState.QUEUED, JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED}
+    ),
+    JobState.SUCCEEDED: frozenset({JobState.QUEUED}),
+    JobState.FAILED: frozenset({JobState.QUEUED}),
+    JobState.CANCELLED: frozenset({JobState.QUEUED}),
+}
+
+#: What an attempt may end as: the states that `finish` accepts.
+ENDS = frozenset(
+    {
+        JobState.SUCCEEDED,
+        JobState.FAILED,
+        JobState.CANCELLED,
+        JobState.NEEDS_HUMAN,
+        JobState.SCHEDULED,
+    }
+)
+
+
+class Reason(StrEnum):
+    """Why a job is in its final or parked state."""
+
+    EXIT = "exit"  #: the command ended by itself
+    SIGNAL = "signal"  #: a signal that relayq didn't send ended the command
+    TIMEOUT = "timeout"  #: the job's own time limit
+    LOST = "lost"  #: its host went away, and the policy says no further attempt
+    REFUSED = "refused"  #: the spec isn't signed by the fleet's key, or names an unknown kind
+    EXPIRED = "expired"  #: nobody took it in time
+    UPSTREAM = "upstream"  #: a job that it comes after didn't succeed
+    USER = "user"  #: a person decided
+    SPAWN = "spawn"  #: the process couldn't be started: a missing directory, for instance
+    OOM = "oom"
+    OUTPUT = "output"
+    QUOTA = "quota"
+    AUTH = "auth"
+
+
+PRIORITIES: Mapping[str, int] = {"low": 2, "normal": 5, "high": 8, "urgent": 10}
+ON_LOST = ("retry", "ask", "fail")
+
+
+def new_id() -> str:
+    """Return a fresh job id: 12 random characters, 60 bits."""
+    number = secrets.randbits(5 * ID_LENGTH)
+    return "".join(ALPHABET[(number >> (5 * i)) & 31] for i in range(ID_LENGTH))
+
+
+def normal_id(text: str) -> str:
+    """Return an id or prefix as it is stored: people may type capitals, and o, i, l for digits."""
+    return text.strip().lower().replace("o", "0").replace("i", "1").replace("l", "1")
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What to run, where and how; signed by the fleet's key, never changed.
+
+    Durations are seconds, `max_log` bytes; `host` None means any host. `after` are ids of jobs
+    that must have succeeded first. `retries` counts further attempts after a failed one.
+    """
+
+    id: str
+    kind: str
+    payload: Mapping[str, Any]
+    host: str | None = None
+    priority: int = 5
+    timeout: float | None = None
+    max_log: int | None = None
+    on_lost: str = "retry"
+    retries: int = 0
+    due_at: float | None = None
+    after: tuple[str, ...] = ()
+    name: str | None = None
+    submitter: str = ""
+
+    @property
+    def queue(self) -> str:
+        """The queue that serves this job."""
+        return "any" if self.host is None else f"host.{self.host}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields that differ from their defaults, as JSON can hold them."""
+        kept: dict[str, Any] = {"v": SCHEMA}
+        for spec_field in fields(self):
+            value = getattr(self, spec_field.name)
+            if value != spec_field.default:
+                kept[spec_field.name] = list(value) if isinstance(value, tuple) else value
+        return kept
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> Spec:
+        """Read what `as_dict` wrote; a newer version or an unknown field is a ValueError."""
+        if raw.get("v") != SCHEMA:
+            raise ValueError(f"spec version {raw.get('v')!r}, this relayq reads {SCHEMA}")
+        unknown = set(raw) - {f.name for f in fields(cls)} - {"v"}
+        if unknown:
+            raise ValueError(f"unknown spec fields: {', '.join(sorted(unknown))}")
+        kept = {key: value for key, value in raw.items() if key != "v"}
+        kept["after"] = tuple(kept.get("after", ()))
+        return cls(**kept)
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """The fencing token of an attempt: the number alone is unsafe after a lost write."""
+
+    id: str
+    attempt: int
+    uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobRecord:
+    """What relayq knows of a job. Instants are Unix seconds on the broker's clock.
+
+    `host` is the machine of the current or last attempt, `phase` of a running one is `claimed`
+    or `started`; `cancel_at` is set once a cancel was accepted.
+    """
+
+    id: str
+    kind: str
+    state: JobState
+    queue: str
+    priority: int
+    created_at: float
+    spec: Spec | None = None
+    attempt: int = 0
+    host: str | None = None
+    phase: str | None = None
+    reason: str | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    claimed_at: float | None = None
+    started_at: float | None = None
+    finished_at: float | None = None
+    due_at: float | None = None
+    cancel_at: float | None = None
+    losses: int = 0
+    note: str | None = None
+
+    @property
+    def duration(self) -> float | None:
+        """Seconds from the start to the end of the last attempt, None before both are known."""
+        if self.started_at is None or self.finished_at is None:
+            return None
+        return self.finished_at - self.started_at
+
+    @property
+    def target(self) -> str:
+        """Where it runs or ran, else where it is meant to: `->pi4`, or `-` for anywhere."""
+        if self.host is not None and self.state not in (JobState.QUEUED, JobState.SCHEDULED):
+            return self.host
+        return "->" + self.queue.removeprefix("host.") if self.queue.startswith("host.") else "-"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return every field as JSON can hold it, the spec as a dictionary of its own."""
+        kept = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "spec"}
+        kept["state"] = self.state.value
+        kept["duration"] = self.duration
+        kept["spec"] = None if self.spec is None else asdict(self.spec)
+        return kept
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an attempt ended, as its worker signed it.
+
+    `output` holds the frames of the whole output when it is small (`is_whole`), else nothing;
+    `output_bytes` is the size of the output on the worker's disk, `dropped_bytes` what a full
+    disk cost. `result` is what the kind returns.
+    """
+
+    id: str
+    attempt: int
+    uid: str
+    host: str
+    state: JobState
+    reason: str
+    exit_code: int | None = None
+    signal: int | None = None
+    error: str | None = None
+    result: Any = None
+    output: bytes = field(default=b"", repr=False)
+    output_bytes: int = 0
+    dropped_bytes: int = 0
+    run_time: float = 0.0
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether `output` is all that the job wrote."""
+        return len(self.output) == self.output_bytes and not self.dropped_bytes

@@ -1,0 +1,127 @@
+"""The fleet's key: signs specs and outcomes, so that Redis need not be trusted.
+
+A signed text is `<key id> <mac> <body>`; the MAC is HMAC-SHA256 over the purpose and the body. An
+outcome's body is a line of JSON followed by the frames of its output.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import secrets
+from dataclasses import fields
+from pathlib import Path
+
+from relayq.errors import BadSignature, ConfigError
+from relayq.model.jobs import JobState, Outcome, Spec
+
+_SPEC = b"relayq spec\0"
+_OUTCOME = b"relayq outcome\0"
+
+
+class UnknownKey(BadSignature):
+    """The text was signed with a key that this machine doesn't have."""
+
+
+def load_key(path: Path) -> bytes:
+    """Return the fleet's key; makes one at first use, readable by its owner only."""
+    try:
+        text = path.read_text()
+    except FileNotFoundError:
+        return _make_key(path)
+    except OSError as error:
+        raise ConfigError(f"can't read the fleet's key: {error}") from error
+    if path.stat().st_mode & 0o077:
+        raise ConfigError(f"others can read the fleet's key {path}", hint=f"chmod 600 '{path}'")
+    try:
+        key = bytes.fromhex(text.strip())
+    except ValueError:
+        key = b""
+    if len(key) < 16:
+        raise ConfigError(f"{path} isn't a fleet key", hint="copy it again from another host")
+    return key
+
+
+def _make_key(path: Path) -> bytes:
+    key = secrets.token_bytes(32)
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    draft = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(key.hex() + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    try:
+        # A link fails when another process was first; a rename would replace its key.
+        os.link(draft, path)
+    except FileExistsError:
+        return load_key(path)
+    finally:
+        draft.unlink()
+    return key
+
+
+class Signer:
+    """Signs and checks with one key; `key_id` names the key without giving it away."""
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+        self.key_id = hashlib.sha256(b"relayq key id\0" + key).hexdigest()[:8]
+
+    def sign_spec(self, spec: Spec) -> bytes:
+        """Return the spec as signed bytes."""
+        body = json.dumps(spec.as_dict(), separators=(",", ":"), sort_keys=True).encode()
+        return self._sign(_SPEC, body)
+
+    def check_spec(self, signed: bytes, *, id: str) -> Spec:
+        """Return the spec that was signed for this job id.
+
+        Raises `UnknownKey` for another key's, `BadSignature` for a wrong MAC, another job's spec
+        or one that this version can't read.
+        """
+        body = self._check(_SPEC, signed)
+        try:
+            spec = Spec.from_dict(json.loads(body))
+        except (ValueError, TypeError) as error:
+            raise BadSignature(f"the spec can't be read: {error}") from error
+        if spec.id != id:
+            raise BadSignature(f"the spec was signed for job {spec.id}, not {id}")
+        return spec
+
+    def sign_outcome(self, outcome: Outcome) -> bytes:
+        """Return the outcome as signed bytes."""
+        facts = {f.name: getattr(outcome, f.name) for f in fields(outcome) if f.name != "output"}
+        facts["state"] = outcome.state.value
+        body = json.dumps(facts, separators=(",", ":")).encode() + b"\n" + outcome.output
+        return self._sign(_OUTCOME, body)
+
+    def check_outcome(self, signed: bytes, *, id: str) -> Outcome:
+        """Return the outcome that was signed for this job id; raises as `check_spec` does."""
+        head, _, output = self._check(_OUTCOME, signed).partition(b"\n")
+        try:
+            facts = json.loads(head)
+            outcome = Outcome(**{**facts, "state": JobState(facts["state"]), "output": output})
+        except (ValueError, TypeError, KeyError) as error:
+            raise BadSignature(f"the outcome can't be read: {error}") from error
+        if outcome.id != id:
+            raise BadSignature(f"the outcome was signed for job {outcome.id}, not {id}")
+        return outcome
+
+    def _mac(self, purpose: bytes, body: bytes) -> bytes:
+        return hmac.new(self._key, purpose + body, hashlib.sha256).hexdigest().encode()
+
+    def _sign(self, purpose: bytes, body: bytes) -> bytes:
+        return b" ".join((self.key_id.encode(), self._mac(purpose, body), body))
+
+    def _check(self, purpose: bytes, signed: bytes) -> bytes:
+        parts = signed.split(b" ", 2)
+        if len(parts) != 3:
+            raise BadSignature("it isn't signed")
+        key_id, mac, body = parts
+        if key_id != self.key_id.encode():
+            raise UnknownKey(f"it is signed with key {key_id.decode('ascii', 'replace')}")
+        if not hmac.compare_digest(mac, self._mac(purpose, body)):
+            raise BadSignature("its signature is wrong")
+        return body

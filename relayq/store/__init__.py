@@ -1,0 +1,72 @@
+"""The truth in Redis: records, leases, hosts, logs. The only Redis code.
+
+`Store` is one data set reached over one connection pool; its parts are `jobs`, `leases`, `hosts`
+and `logs`. Every method raises `BrokerUnavailable` when Redis can't be reached.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from relayq.store.hosts import Hosts
+from relayq.store.jobs import Jobs
+from relayq.store.keys import PREFIX, Keys
+from relayq.store.leases import Leases
+from relayq.store.logs import Logs
+from relayq.store.scripts import Scripts, broker_errors
+
+__all__ = ["Store", "connect"]
+
+
+def connect(url: str, *, patience: float = 5.0) -> Store:
+    """Return a store for the broker at `url`; connects when it is first used.
+
+    `patience` bounds, in seconds, each connect and each answer that isn't a blocking wait.
+    """
+    # One silent retry: a connection that the broker closed while idle is replaced; every script
+    # may be sent twice, since a repeat is answered without a second effect.
+    return Store(
+        redis.Redis.from_url(
+            url,
+            socket_timeout=patience,
+            socket_connect_timeout=min(patience, 4.0),
+            socket_keepalive=True,
+            protocol=2,
+            retry=Retry(NoBackoff(), 1),
+            lib_name=None,
+            lib_version=None,
+        )
+    )
+
+
+class Store:
+    """One data set: everything that relayq knows."""
+
+    def __init__(
+        self,
+        connection: redis.Redis[bytes],
+        *,
+        prefix: str = PREFIX,
+        offset: Callable[[], float] = lambda: 0.0,
+    ) -> None:
+        self.connection = connection
+        self.keys = Keys(prefix)
+        scripts = Scripts(connection, self.keys, offset)
+        self.jobs = Jobs(connection, self.keys, scripts)
+        self.leases = Leases(scripts)
+        self.hosts = Hosts(connection, self.keys, scripts)
+        self.logs = Logs(connection, self.keys, scripts)
+
+    def server_facts(self) -> dict[str, Any]:
+        """Return Redis' own INFO."""
+        with broker_errors():
+            return dict(self.connection.info())
+
+    def close(self) -> None:
+        """Close every connection."""
+        self.connection.close()

@@ -1,0 +1,228 @@
+"""Job records: submit, fetch, list, wait, cancel, retry, resolve.
+
+Specs and outcomes pass through as the signed bytes they are: signing is above the store.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+
+from relayq.errors import AmbiguousId, NoSuchJob
+from relayq.model.jobs import FINAL, MOVES, JobRecord, JobState, Spec, normal_id
+from relayq.store.keys import Keys
+from relayq.store.scripts import Scripts, broker_errors
+
+#: How many jobs one call of `submit` may store: a script holds up every other client.
+BATCH = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A spec with its signed form; `reply` names a follower that wants the live output."""
+
+    spec: Spec
+    signed: bytes
+    reply: str = ""
+
+
+class Jobs:
+    """The records."""
+
+    def __init__(
+        self, connection: redis.Redis[bytes], keys: Keys, scripts: Scripts
+    ) -> None:
+        self._connection = connection
+        self._keys = keys
+        self._scripts = scripts
+
+    def submit(
+        self, submissions: Sequence[Submission], *, template: str, key_id: str
+    ) -> list[str]:
+        """Store up to `BATCH` new jobs and push their nudges in one round trip.
+
+        Returns a word for each: the state it is in, "exists" for the same spec under the same
+        id, "clash" for another, "no_parent" for an unknown `after`; or ["wrong_key"].
+        """
+        if len(submissions) > BATCH:
+            raise ValueError(f"at most {BATCH} jobs a call")
+        rest: list[Any] = []
+        for one in submissions:
+            spec = one.spec
+            due = "" if spec.due_at is None else f"{spec.due_at:.6f}"
+            rest += [spec.id, spec.kind, spec.queue, spec.priority, due, spec.on_lost]
+            rest += [spec.retries, one.reply, " ".join(spec.after), one.signed]
+        words = self._scripts.call("submit", rest, template=template, key_id=key_id)
+        return [word.decode() for word in words]
+
+    def fetch(self, id: str) -> JobRecord:
+        """Return one record by its whole id."""
+        records = self.fetch_many([id])
+        if not records:
+            raise NoSuchJob(f"no such job: {id}", hint="relayq ps -a")
+        return records[0]
+
+    def fetch_many(self, ids: Iterable[str]) -> list[JobRecord]:
+        """Return the records of those ids that exist, in their order."""
+        wanted = list(ids)
+        pipe = self._connection.pipeline(transaction=False)
+        for id in wanted:
+            pipe.hgetall(self._keys("job", id))
+            pipe.get(self._keys("spec", id))
+        with broker_errors():
+            answers = pipe.execute()
+        pairs = zip(wanted, answers[::2], answers[1::2], strict=True)
+        return [_record(id, fields, signed) for id, fields, signed in pairs if fields]
+
+    def find(self, text: str) -> str:
+        """Return the id that `text` is, or that only it begins."""
+        prefix = normal_id(text)
+        low, high = f"[{prefix}".encode(), f"[{prefix}\xff".encode("latin-1")
+        with broker_errors():
+            found = self._connection.zrangebylex(self._keys("ids"), low, high, 0, 20)
+        matches = [id.decode() for id in found] if prefix else []
+        if not matches:
+            raise NoSuchJob(f"no such job: {text}", hint="relayq ps -a")
+        if len(matches) > 1 and matches[0] != prefix:
+            raise AmbiguousId(text, matches)
+        return matches[0]
+
+    def list(
+        self,
+        *,
+        states: Iterable[JobState] | None = None,
+        host: str | None = None,
+        limit: int = 50,
+    ) -> list[JobRecord]:
+        """Return up to `limit` records, the newest first: of these states, of this host."""
+        wanted = list(states) if states is not None else list(JobState)
+        pipe = self._connection.pipeline(transaction=False)
+        if host is not None:
+            pipe.zrange(self._keys("by_host", host), 0, -1, desc=True)
+            pipe.zrange(self._keys("queue", f"host.{host}"), 0, limit - 1)
+        else:
+            for state in wanted:
+                pipe.zrange(self._keys("state", state), 0, limit - 1, desc=True)
+        with broker_errors():
+            found = pipe.execute()
+        ids = dict.fromkeys(id.decode() for part in found for id in part)
+        records = [r for r in self.fetch_many(ids) if r.state in wanted]
+        records.sort(key=lambda r: r.finished_at or r.claimed_at or r.created_at, reverse=True)
+        return records[:limit]
+
+    def count(self) -> dict[JobState, int]:
+        """Return how many jobs are in each state."""
+        pipe = self._connection.pipeline(transaction=False)
+        for state in JobState:
+            pipe.zcard(self._keys("state", state))
+        with broker_errors():
+            return dict(zip(JobState, pipe.execute(), strict=True))
+
+    def outcome(self, id: str) -> bytes | None:
+        """Return the signed outcome of the last attempt that ended, or None."""
+        with broker_errors():
+            answer = self._connection.get(self._keys("outcome", id))
+        return answer if answer is None else bytes(answer)
+
+    def wait(self, ids: Sequence[str], *, patience: float) -> dict[str, bytes | None]:
+        """Block up to `patience` seconds until one of the jobs ends or parks.
+
+        Returns what has ended by then: id -> its signed outcome if that was small, else None.
+        An end that is more than a minute old isn't seen: fetch the record first.
+        """
+        streams = {self._keys("done", id): "0" for id in ids}
+        return {id: entry.get(b"outcome") for id, entry in self._read(streams, patience)}
+
+    def _read(
+        self, streams: Mapping[str, str], patience: float
+    ) -> list[tuple[str, Mapping[bytes, bytes]]]:
+        block = max(1, int(patience * 1000))
+        with broker_errors():
+            answer: Any = self._connection.xread(dict(streams), count=1, block=block)  # type: ignore[arg-type]
+        rows = answer.items() if isinstance(answer, dict) else (answer or [])
+        start = len(self._keys("done"))
+        return [(key.decode()[start:], entries[0][1]) for key, entries in rows]
+
+    def cancel(self, id: str) -> tuple[str, str | None]:
+        """Cancel a job, durably.
+
+        Returns ("cancelled", None), ("asked", host) for a running one, or the final state that
+        it already has.
+        """
+        word, *host = self._words("cancel", id)
+        return word, host[0] if host else None
+
+    def retry(self, id: str, *, template: str, force: bool = False) -> tuple[str, str | None]:
+        """Queue an ended or parked job again.
+
+        Returns ("queued", None), ("unfit", state), or ("orphan", host) while an attempt that was
+        judged lost may still run there.
+        """
+        word, *rest = self._words("retry", id, template=template, force="1" if force else "")
+        return word, rest[0] if rest else None
+
+    def resolve(self, id: str, state: JobState, *, template: str, note: str = "") -> str:
+        """Close a job that waits for a person as succeeded or failed; returns its state."""
+        if state not in MOVES[JobState.NEEDS_HUMAN] & FINAL:
+            raise ValueError(f"can't resolve as {state}")
+        word, *rest = self._words("resolve", id, template=template, state=state, note=note)
+        return rest[0] if word == "unfit" else word
+
+    def _words(self, script: str, id: str, **arguments: Any) -> list[str]:
+        answer = self._scripts.call(script, id=id, **arguments)
+        words = [word.decode() for word in answer]
+        if words[0] == "gone":
+            raise NoSuchJob(f"no such job: {id}", hint="relayq ps -a")
+        return words
+
+    def nudge(self, queue: str, message: str) -> None:
+        """Push one Celery message again: its job is still queued, but this worker is full."""
+        with broker_errors():
+            self._connection.rpush(self._keys("nudges", queue), message)
+
+
+def _record(id: str, raw: Mapping[bytes, bytes], signed: bytes | None) -> JobRecord:
+    fields = {key.decode(): value.decode() for key, value in raw.items()}
+
+    def number(name: str) -> float | None:
+        return float(fields[name]) if name in fields else None
+
+    def whole(name: str) -> int | None:
+        return int(fields[name]) if name in fields else None
+
+    return JobRecord(
+        id=id,
+        kind=fields["kind"],
+        state=JobState(fields["state"]),
+        queue=fields["queue"],
+        priority=int(fields["priority"]),
+        created_at=float(fields["created"]),
+        spec=_readable_spec(signed),
+        attempt=int(fields.get("attempt", 0)),
+        host=fields.get("host"),
+        phase=fields.get("phase"),
+        reason=fields.get("reason"),
+        exit_code=whole("exit"),
+        signal=whole("signal"),
+        claimed_at=number("claimed"),
+        started_at=number("started"),
+        finished_at=number("finished"),
+        due_at=number("due"),
+        cancel_at=number("cancel"),
+        losses=int(fields.get("losses", 0)),
+        note=fields.get("note"),
+    )
+
+
+def _readable_spec(signed: bytes | None) -> Spec | None:
+    """Read a spec for show only: nothing runs on the word of an unchecked one."""
+    if signed is None:
+        return None
+    try:
+        return Spec.from_dict(json.loads(signed.split(b" ", 2)[2]))
+    except (ValueError, IndexError, TypeError):
+        return None

@@ -1,0 +1,59 @@
+"""The data dictionary: every Redis key, its type, its content and who deletes it.
+
+Nothing else formats a key. The scripts get the same names as a Lua table (`K.job .. id`).
+All keys share one hash tag, so that one script may touch them all.
+"""
+
+from __future__ import annotations
+
+PREFIX = "{rq}:"
+
+#: name -> (suffix, type, what it holds and who deletes it). `permanent` keys outlive every job;
+#: `pruned` ones go with their job; the others have a TTL.
+KEYS: dict[str, tuple[str, str, str]] = {
+    "meta": ("meta", "hash", "fleet key id, Redis run id, expiry window, storm brake; permanent"),
+    "ids": ("ids", "zset", "every job id, all scores 0, for look-up by prefix; permanent"),
+    "state": (
+        "state:",
+        "zset",
+        "per state: job ids by the instant they entered it (running: lease end; lost: instant of "
+        "the verdict; scheduled: when due); permanent",
+    ),
+    "queue": ("queue:", "zset", "per queue: queued job ids by priority and time; permanent"),
+    "nudges": ("k:", "list", "per queue: Celery messages, each a nudge to claim; permanent"),
+    "job": ("job:", "hash", "the record; pruned"),
+    "spec": ("spec:", "string", "the signed spec; pruned"),
+    "outcome": ("outcome:", "string", "the last attempt's signed outcome; pruned"),
+    "late": ("late:", "string", "the outcome of an attempt that had lost its lease; pruned"),
+    "log": ("log:", "stream", "head and tail of the output, by byte position; pruned"),
+    "done": ("done:", "stream", "one entry when the job ended, for those who wait; TTL 60 s"),
+    "dependents": ("dependents:", "set", "jobs that come after this one; pruned"),
+    "followers": ("followers:", "set", "replies that want the live output; TTL 7 d, pruned"),
+    "reply": ("reply:", "stream", "output sent to one follower; TTL 120 s"),
+    "ack": ("ack:", "string", "position up to which that follower has read; TTL 30 s"),
+    "hosts": ("hosts", "zset", "host names by last heartbeat; permanent"),
+    "host": ("host:", "hash", "registration, heartbeat and facts of a host; permanent"),
+    "active": ("active:", "set", "per host: ids of jobs that it is running; permanent"),
+    "by_host": ("by_host:", "zset", "per host: job ids by the instant of their claim; permanent"),
+    "control": ("control:", "list", "per host: cancels and requests for output; TTL 120 s"),
+}
+
+
+class Keys:
+    """The keys of one data set."""
+
+    def __init__(self, prefix: str = PREFIX) -> None:
+        self.prefix = prefix
+
+    def __call__(self, name: str, suffix: str = "") -> str:
+        """Return the key `name`, for one job, host, queue or reply where it is kept for each."""
+        return f"{self.prefix}{KEYS[name][0]}{suffix}"
+
+    def nudge_prefix(self) -> str:
+        """Return what Celery puts before its queue names."""
+        return self("nudges")
+
+    def lua_table(self) -> str:
+        """Return the dictionary as the Lua table `K`."""
+        rows = ", ".join(f'{name} = "{self(name)}"' for name in KEYS)
+        return f"local K = {{ {rows} }}"

@@ -1,0 +1,181 @@
+"""Leases: claim, beat, finish, release, lose, and the tick that lets time pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from relayq.model.jobs import ENDS, JobState, Token
+from relayq.store.scripts import Scripts
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """Who speaks for a host: its name, the install's uuid, the boot's id."""
+
+    host: str
+    install: str
+    boot: str
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A job that was given to a slot; `replies` are followers that want its live output."""
+
+    token: Token
+    signed: bytes
+    failures: int
+    replies: tuple[str, ...]
+
+
+class Leases:
+    """The right of running attempts to their jobs."""
+
+    def __init__(self, scripts: Scripts) -> None:
+        self._scripts = scripts
+
+    def claim(
+        self, who: Registration, queues: Sequence[str], *, uid: str, lease: float
+    ) -> Claim | str:
+        """Take the first job of these queues, or return "none" or "replaced"."""
+        word = b"again"
+        while word == b"again":
+            answer = self._scripts.call(
+                "claim",
+                queues,
+                host=who.host,
+                install=who.install,
+                boot=who.boot,
+                uid=uid,
+                lease=lease,
+            )
+            word = answer[0]
+        if word != b"claimed":
+            return str(word.decode())
+        _, id, attempt, signed, failures, *replies = answer
+        return Claim(
+            token=Token(id.decode(), int(attempt), uid),
+            signed=signed or b"",
+            failures=int(failures),
+            replies=tuple(reply.decode() for reply in replies),
+        )
+
+    def beat(
+        self,
+        who: Registration,
+        tokens: Iterable[tuple[Token, str]],
+        *,
+        lease: float,
+        facts: str = "",
+    ) -> tuple[str, list[str]]:
+        """Renew the leases of these (token, phase) pairs; with `facts`, the host's heartbeat too.
+
+        Returns "ok", "replaced" or "unregistered", and for each token "ok", "cancel" or "stale".
+        A phase "started" marks the attempt as started: its process may start once that was
+        answered "ok".
+        """
+        rest: list[str | int] = []
+        for token, phase in tokens:
+            rest += [token.id, token.attempt, token.uid, phase]
+        answer = self._scripts.call(
+            "beat",
+            rest,
+            host=who.host,
+            install=who.install,
+            boot=who.boot,
+            lease=lease,
+            facts=facts,
+        )
+        word, *words = (part.decode() for part in answer)
+        return word, words
+
+    def park(self, who: Registration, tokens: Iterable[Token], *, duration: float) -> str:
+        """Lengthen the leases of a worker that stops on purpose."""
+        rest: list[str | int] = []
+        for token in tokens:
+            rest += [token.id, token.attempt, token.uid]
+        answer = self._scripts.call(
+            "park", rest, host=who.host, install=who.install, duration=duration
+        )
+        return str(answer.decode())
+
+    def finish(
+        self,
+        token: Token,
+        state: JobState,
+        *,
+        reason: str,
+        outcome: bytes,
+        template: str,
+        exit_code: int | None = None,
+        signal: int | None = None,
+        delay: float | None = None,
+        started_at: float | None = None,
+    ) -> str:
+        """End an attempt; `delay` is the seconds until a retry, for the state scheduled.
+
+        Returns the state that the job now has (cancelled if that was asked first), "already"
+        for a repeat, "stale" when the lease moved on (the outcome is kept beside the record),
+        or "gone".
+        """
+        if state not in ENDS:
+            raise ValueError(f"an attempt can't end as {state}")
+        answer = self._scripts.call(
+            "finish",
+            template=template,
+            id=token.id,
+            attempt=token.attempt,
+            uid=token.uid,
+            state=state,
+            reason=reason,
+            exit="" if exit_code is None else exit_code,
+            signal="" if signal is None else signal,
+            due="" if delay is None else delay,
+            started_at="" if started_at is None else f"{started_at:.3f}",
+            outcome=outcome,
+        )
+        return str(answer.decode())
+
+    def release(self, token: Token, *, template: str) -> str:
+        """Give a claimed job back to its queue, uncounted; nothing of it may be left."""
+        answer = self._scripts.call(
+            "release", template=template, id=token.id, attempt=token.attempt, uid=token.uid
+        )
+        return str(answer.decode())
+
+    def lose(self, token: Token, *, template: str, crash_limit: int) -> str:
+        """Report that nothing is left of an attempt: the verdict falls at once."""
+        answer = self._scripts.call(
+            "lose",
+            template=template,
+            id=token.id,
+            attempt=token.attempt,
+            uid=token.uid,
+            crash_limit=crash_limit,
+        )
+        return str(answer.decode())
+
+    def tick(
+        self,
+        *,
+        lease: float,
+        lost_min: float,
+        lost_max: float,
+        crash_limit: int,
+        keep: float,
+        template: str,
+        limit: int = 100,
+    ) -> list[tuple[str, str]]:
+        """Do what time asks for; returns (word, id) pairs: expired, judged, due, pruned."""
+        answer = self._scripts.call(
+            "tick",
+            template=template,
+            lease=lease,
+            lost_min=lost_min,
+            lost_max=lost_max,
+            crash_limit=crash_limit,
+            keep=keep,
+            limit=limit,
+        )
+        words = [part.decode() for part in answer]
+        return list(zip(words[::2], words[1::2], strict=True))

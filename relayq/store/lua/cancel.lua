@@ -1,0 +1,21 @@
+-- cancel: end a job for its owner. What isn't running is cancelled at once; a running one is told
+-- through its record (kept until its host obeys) and through its host's control list (at once).
+--
+-- args: offset id
+-- Returns  "cancelled" | "asked", host | the final state that it already has | "gone"
+local r = call("HMGET", K.job .. id, "state", "host", "queue")
+local state = r[1]
+if not state then return { "gone" } end
+if state == "succeeded" or state == "failed" or state == "cancelled" then return { state } end
+call("ZREM", K.queue .. r[3], id)
+local at = now()
+if state == "running" or state == "lost" then
+  call("HSETNX", K.job .. id, "cancel", instant(at))
+  call("RPUSH", K.control .. r[2], cjson.encode({ op = "cancel", job = id }))
+  call("LTRIM", K.control .. r[2], -1000, -1)
+  call("EXPIRE", K.control .. r[2], 120)
+  return { "asked", r[2] }
+end
+settle(id, state, "cancelled", "user", at)
+settle_dependents(id, "cancelled", at)
+return { "cancelled" }

@@ -1,0 +1,36 @@
+-- claim: give the first job of the worker's queues to a slot of its host, for one lease.
+-- Highest priority first, then first come, over all the queues that the host serves: so a lost,
+-- duplicated, stale or forged nudge decides nothing. Refused to an install that no longer holds
+-- the host's name. A member without a queued record is removed, an expired one failed; then the
+-- answer is "again".
+--
+-- args: offset host install boot uid lease
+-- rest: queues
+-- Returns  "none" | "again" | "replaced" | "claimed", id, attempt, signed spec, failures before, followers...
+if call("HGET", K.host .. host, "install") ~= install then return { "replaced" } end
+local first, best, where
+for i = rest, #ARGV do
+  local head = call("ZRANGE", K.queue .. ARGV[i], 0, 0, "WITHSCORES")
+  if head[1] and (not best or tonumber(head[2]) < best) then
+    first, best, where = head[1], tonumber(head[2]), ARGV[i]
+  end
+end
+if not first then return { "none" } end
+local record = call("HMGET", K.job .. first, "state", "attempt", "failures")
+if record[1] ~= "queued" then
+  call("ZREM", K.queue .. where, first)
+  return { "again" }
+end
+local at = now()
+local attempt = tonumber(record[2] or 0) + 1
+-- First a write that Redis refuses when it is out of memory: nothing new starts then.
+call("HSET", K.job .. first, "attempt", attempt, "uid", uid, "host", host, "boot", boot, "phase", "claimed",
+  "claimed", instant(at))
+call("ZREM", K.queue .. where, first)
+call("HDEL", K.job .. first, "log_sent", "exit", "signal", "finished", "orphan")
+move(first, "queued", "running", instant(at + tonumber(lease)))
+call("SADD", K.active .. host, first)
+call("ZADD", K.by_host .. host, instant(at), first)
+local answer = { "claimed", first, tostring(attempt), call("GET", K.spec .. first), record[3] or "0" }
+for _, reply in ipairs(call("SMEMBERS", K.followers .. first)) do table.insert(answer, reply) end
+return answer

@@ -1,0 +1,34 @@
+-- finish: end the attempt that holds the lease, and the job with it or until its retry is due.
+-- A worker that lost its job can't overwrite the successor: its outcome is kept beside the record.
+-- A cancel that came first wins, whatever the outcome says. A repeated call (a lost reply) is
+-- answered "already". What comes after the job is released here, so that no crash can part them.
+--
+-- args: offset template id attempt uid state reason exit signal due started_at outcome
+-- Returns  the state that the job now has | "already" | "stale" | "gone"
+call("ZREM", K.hosts, "")
+local word, from = check(id, attempt, uid)
+if word == "gone" then return "gone" end
+if word == "ended" and call("HGET", K.job .. id, "ended_by") == uid then return "already" end
+if word ~= "current" then
+  call("SET", K.late .. id, outcome)
+  return "stale"
+end
+local at = now()
+local r = call("HMGET", K.job .. id, "cancel", "host")
+local to = r[1] and "cancelled" or state
+if r[1] and reason ~= "user" then reason = "user" end
+leave_host(id, r[2])
+call("HSET", K.job .. id, "ended_by", uid)
+if started_at ~= "" then call("HSET", K.job .. id, "started", started_at) end
+if exit ~= "" then call("HSET", K.job .. id, "exit", exit) end
+if signal ~= "" then call("HSET", K.job .. id, "signal", signal) end
+call("SET", K.outcome .. id, outcome)
+if to == "scheduled" then
+  move(id, from, "scheduled", instant(at + tonumber(due)))
+  call("HSET", K.job .. id, "due", instant(at + tonumber(due)), "reason", reason)
+  call("HINCRBY", K.job .. id, "failures", 1)
+  return to
+end
+settle(id, from, to, reason, at, outcome)
+settle_dependents(id, to, at)
+return to

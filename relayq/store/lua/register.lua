@@ -1,0 +1,28 @@
+-- register: take a host's name for one install and boot of it.
+-- A second live machine with the same name (a cloned card) is refused; the same install after a
+-- restart or reboot takes over, and is told the attempts that the records say it runs, so that it
+-- can speak for those it still has and report the others lost.
+--
+-- args: offset host install boot lease key_id slots version facts
+-- Returns  "wrong_key" | "taken" | "ok", then id, attempt, uid of each of its attempts
+local at = now()
+local known = call("HGET", K.meta, "key_id")
+if known and known ~= key_id then return { "wrong_key" } end
+local old = call("HMGET", K.host .. host, "install", "seen", "stopped")
+local is_live = old[2] and not old[3] and tonumber(old[2]) + tonumber(lease) > at
+if old[1] and old[1] ~= install and is_live then return { "taken" } end
+call("HSET", K.host .. host, "install", install, "boot", boot, "seen", instant(at), "slots", slots,
+  "version", version, "facts", facts)
+call("HDEL", K.host .. host, "stopped")
+call("ZADD", K.hosts, instant(at), host)
+if not known then call("HSET", K.meta, "key_id", key_id) end
+local answer = { "ok" }
+for _, id in ipairs(call("SMEMBERS", K.active .. host)) do
+  local r = call("HMGET", K.job .. id, "attempt", "uid", "host", "state")
+  if r[3] == host and (r[4] == "running" or r[4] == "lost") then
+    table.insert(answer, id); table.insert(answer, r[1]); table.insert(answer, r[2])
+  else
+    call("SREM", K.active .. host, id)
+  end
+end
+return answer

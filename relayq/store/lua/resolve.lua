@@ -1,0 +1,12 @@
+-- resolve: a person closes a job that waits for one, as succeeded or failed.
+--
+-- args: offset template id state note
+-- Returns  the state that the job now has | "unfit", state | "gone"
+local from = call("HGET", K.job .. id, "state")
+if not from then return { "gone" } end
+if from ~= "needs_human" then return { "unfit", from } end
+local at = now()
+if note ~= "" then call("HSET", K.job .. id, "note", note) end
+settle(id, from, state, "user", at)
+settle_dependents(id, state, at)
+return { state }

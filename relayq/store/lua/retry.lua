@@ -1,0 +1,23 @@
+-- retry: a person queues an ended or parked job again; it clears a cancel and the counts.
+-- Refused while an attempt that was judged lost may still run on a host that has neither
+-- reported it gone nor rebooted, unless the person says that it is gone (force).
+--
+-- args: offset template id force
+-- Returns  "queued" | "orphan", host | "unfit", state | "gone"
+local r = call("HMGET", K.job .. id, "state", "orphan")
+local state = r[1]
+if not state then return { "gone" } end
+if state ~= "succeeded" and state ~= "failed" and state ~= "cancelled" and state ~= "needs_human" then
+  return { "unfit", state }
+end
+if r[2] and force == "" then
+  local host, boot = r[2]:match("^(%S+) (%S*)")
+  if call("HGET", K.host .. host, "boot") == boot then return { "orphan", host } end
+end
+local at = now()
+call("HSET", K.job .. id, "queued", instant(at))
+call("HDEL", K.job .. id, "cancel", "exit", "signal", "finished", "started", "losses", "unstarted", "failures",
+  "orphan", "ended_by", "note")
+call("DEL", K.done .. id)
+enqueue(id, state, at)
+return { "queued" }

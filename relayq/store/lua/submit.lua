@@ -1,0 +1,65 @@
+-- submit: store the records of new jobs and push their nudges, in one round trip.
+-- Closes the race of a client that dies between record and nudge. A second submit of the same
+-- spec under the same id (a lost reply) is answered "exists" and changes nothing.
+--
+-- args: offset template key_id
+-- rest: id kind queue priority due on_lost retries reply after spec   (per job; "" for none)
+-- Returns  "wrong_key" | one word a job: "waiting" | "scheduled" | "queued" | "failed" | "exists" | "clash" | "no_parent"
+local at = now()
+local known = call("HGET", K.meta, "key_id")
+if known and known ~= key_id then return { "wrong_key" } end
+
+local function parents(after)
+  local unfinished, upstream = {}, false
+  for parent in after:gmatch("%S+") do
+    local state = call("HGET", K.job .. parent, "state")
+    if not state then return nil end
+    if state == "failed" or state == "cancelled" then upstream = true end
+    if state ~= "succeeded" then table.insert(unfinished, parent) end
+  end
+  return unfinished, upstream
+end
+
+local words = {}
+local nth = 0
+for i = rest, #ARGV, 10 do
+  local id, kind, queue, priority, due = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
+  local on_lost, retries, reply, after, spec = ARGV[i + 5], ARGV[i + 6], ARGV[i + 7], ARGV[i + 8], ARGV[i + 9]
+  local unfinished, upstream = parents(after)
+  local stored = call("GET", K.spec .. id)
+  if stored then
+    table.insert(words, stored == spec and "exists" or "clash")
+  elseif not unfinished then
+    table.insert(words, "no_parent")
+  else
+    local state = "queued"
+    if upstream then state = "failed" elseif #unfinished > 0 then state = "waiting" elseif due ~= "" then state = "scheduled" end
+    -- The first write is one that Redis refuses when it is out of memory: then nothing is stored.
+    call("SET", K.spec .. id, spec)
+    local created = string.format("%.3f", at)
+    local fields = { "state", state, "kind", kind, "queue", queue, "priority", priority, "created", created }
+    local function add(name, value) table.insert(fields, name); table.insert(fields, value) end
+    if on_lost ~= "retry" then add("on_lost", on_lost) end
+    if retries ~= "0" then add("retries", retries) end
+    if due ~= "" then add("due", due) end
+    if state == "waiting" then add("waits", #unfinished) end
+    if state == "queued" then add("queued", created) end
+    if state == "failed" then add("reason", "upstream"); add("finished", created) end
+    call("HSET", K.job .. id, unpack(fields))
+    call("ZADD", K.ids, 0, id)
+    call("ZADD", K.state .. state, state == "scheduled" and due or created, id)
+    for _, parent in ipairs(unfinished) do call("SADD", K.dependents .. parent, id) end
+    if reply ~= "" then
+      call("SADD", K.followers .. id, reply)
+      call("EXPIRE", K.followers .. id, 604800)
+    end
+    if state == "queued" then
+      call("ZADD", K.queue .. queue, position(priority, created, nth), id)
+      nudge(id, kind, queue)
+      nth = nth + 1
+    end
+    table.insert(words, state)
+  end
+end
+if not known and #words > 0 then call("HSET", K.meta, "key_id", key_id) end
+return words

@@ -1,0 +1,82 @@
+"""The Celery tasks: one a kind, of the same name.
+
+A worker calls a task with a job's id, as a nudge to claim. Anybody else's `delay` or `apply_async`
+submits a job: `run_command.delay("echo hi")` returns its record, and
+`relayq.job.fetch(record.id).get()` its output.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import Celery
+from celery.app.task import Task
+
+from relayq import config as configuration
+from relayq import embedded, kinds
+from relayq.app import make_app
+from relayq.dispatch import Dispatcher
+from relayq.model.jobs import JobRecord, Spec, new_id
+from relayq.signing import Signer, load_key
+from relayq.store import connect
+from relayq.worker import Duty, Gate
+
+_config = configuration.load()
+# Without a configured broker the worker's first step starts the private one and sets its URL.
+app: Celery = make_app(
+    _config, _config.broker_url or embedded.broker_url(_config) or "redis://127.0.0.1"
+)
+app.steps["worker"].add(Duty)
+app.steps["consumer"].add(Gate)
+
+
+class KindTask(Task):  # type: ignore[misc]
+    """A kind as a Celery task."""
+
+    kind: str
+    ignore_result = True
+
+    def apply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> JobRecord:
+        """Submit a job of this kind; positional arguments are its payload's fields in order.
+
+        `queue="host.<name>"` chooses the host; Celery's other options have no meaning here and
+        are refused.
+        """
+        from dataclasses import fields
+
+        queue = options.pop("queue", None)
+        if refused := sorted(name for name, value in options.items() if value is not None):
+            raise TypeError(f"relayq doesn't take Celery's {', '.join(refused)}")
+        declared = kinds.find(self.kind)
+        names = [f.name for f in fields(declared.kind.Payload)]
+        payload = {**dict(zip(names, args or (), strict=False)), **(kwargs or {})}
+        declared.read_payload(payload)
+        host = None if queue in (None, "any") else str(queue).removeprefix("host.")
+        spec = Spec(
+            new_id(), self.kind, payload, host=host, timeout=configuration.load().defaults.timeout
+        )
+        return _submit(spec)
+
+    def run(self, id: str) -> None:
+        """Answer a nudge."""
+        queue = self.request.delivery_info.get("routing_key", "any")
+        self.app.node.nudged(id, self.kind, queue)
+
+
+def _submit(spec: Spec) -> JobRecord:
+    config = configuration.load()
+    url = config.broker_url or embedded.ensure(config, say=lambda _: None)
+    store = connect(url)
+    try:
+        Dispatcher(store, Signer(load_key(config.fleet_key_path))).submit([spec])
+        return store.jobs.fetch(spec.id)
+    finally:
+        store.close()
+
+
+def _register(kind: str) -> KindTask:
+    task = type(kind, (KindTask,), {"name": f"relayq.{kind}", "kind": kind})
+    return app.register_task(task())  # type: ignore[no-any-return]
+
+
+run_command = _register("run_command")

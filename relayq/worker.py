@@ -1,0 +1,280 @@
+"""The worker: Celery's, with our slots, our duties and our end.
+
+`celery -A relayq.tasks worker` and `relayq worker start` both make one of these: `Node` is started
+and stopped by a step of Celery's worker, the consumer asks its slots before it takes a nudge.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+from celery import bootsteps, signals
+from celery.concurrency.base import apply_target
+from celery.concurrency.thread import ApplyResult
+from celery.concurrency.thread import TaskPool as ThreadPool
+from celery.exceptions import CPendingDeprecationWarning, SecurityWarning
+from billiard.einfo import ExceptionInfo
+from kombu.asynchronous import get_event_loop
+
+from relayq import clock, embedded
+from relayq import config as configuration
+from relayq.config import Config
+from relayq.dispatch import message
+from relayq.errors import BrokerUnavailable
+from relayq.host.facts import registration
+from relayq.host.heartbeat import Duties, Heartbeat
+from relayq.host.process import ForkServer, Permit, SpoolLock
+from relayq.host.runner import Runner
+from relayq.reaper import Reaper
+from relayq.signing import Signer, load_key
+from relayq.store import connect
+
+log = logging.getLogger(__name__)
+
+#: How long a blocking wait of the control thread may take to be answered.
+_PATIENCE = 8.0
+_PRUNE_EVERY = 3600.0
+
+
+def url_of(config: Config) -> str:
+    """Return the configured broker's URL, else that of this machine's private one."""
+    return config.broker_url or embedded.start_broker(config).url
+
+
+class Node:
+    """One host's worker without its transport: all that goes on while Celery reconnects."""
+
+    def __init__(self, config: Config, broker_url: str) -> None:
+        self.config = config
+        signer = Signer(load_key(config.fleet_key_path))
+        config.spool.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._lock = SpoolLock(config.spool)
+        self._lock.acquire()
+        self._forks = ForkServer()
+        permit_path = config.spool / "permit"
+        self.store = connect(broker_url, patience=_PATIENCE)
+        # A beat must not wait behind the slots' own calls.
+        self._beat_store = connect(broker_url, patience=_PATIENCE)
+        who = registration(config.worker.name, config.home)
+        self.runner = Runner(
+            config, who, store=self.store, signer=signer, forks=self._forks, permit=permit_path
+        )
+        permit = Permit(permit_path)
+        self._heartbeat = Heartbeat(self.runner, self._beat_store, permit, key_id=signer.key_id)
+        self._duties = Duties(self.runner, self._heartbeat, self._beat_store)
+        self._reaper = Reaper(config, self._beat_store)
+
+    def start(self) -> None:
+        """Start the fork server and the duties; must be called from the main thread."""
+        lower_priority(self.config.worker.niceness)
+        self._forks.start()
+        self.runner.adopt()
+        self._duties.start()
+        self._duties.every("tick", self._reaper.tick, self.config.lease.tick)
+        self._duties.every("prune", self._reaper.prune_outputs, _PRUNE_EVERY)
+
+    def leave(self) -> None:
+        """Have every slot thread leave its job to the shim; safe in a signal handler."""
+        self.runner.leaving.set()
+
+    def stop(self) -> None:
+        """Park the leases, end the duties and the fork server; running jobs go on."""
+        self.leave()
+        self._heartbeat.park()
+        self._duties.join(within=1.0)
+        self._forks.close()
+        self._lock.release()
+
+    def nudged(self, id: str, kind: str, queue: str) -> None:
+        """Answer a nudge, from a pool thread: claim whatever comes first and run it."""
+        if not self.runner.slots.take():
+            # Another idle host must not wait for its pull.
+            self._bounce(id, kind, queue)
+            return
+        try:
+            self.runner.work()
+        finally:
+            self.runner.slots.give_back()
+
+    def _bounce(self, id: str, kind: str, queue: str) -> None:
+        try:
+            self.store.jobs.nudge(queue, message(id, kind, queue))
+        except BrokerUnavailable as error:
+            log.debug("couldn't pass on the nudge for %s: %s", id, error)
+
+
+def lower_priority(niceness: int) -> None:
+    """Run this process, and so all jobs, at least that nice; disk access only when idle."""
+    now = os.nice(0)
+    if niceness > now:
+        os.nice(niceness - now)
+    if niceness > 0 and sys.platform == "linux":
+        import psutil
+
+        try:
+            psutil.Process().ionice(psutil.IOPRIO_CLASS_IDLE)
+        except (OSError, psutil.Error) as error:
+            log.debug("no idle I/O class here: %s", error)
+
+
+class SlotPool(ThreadPool):  # type: ignore[misc]
+    """Threads that answer nudges; a few more than slots, since an adopted job takes a slot only."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.executor._max_workers = self.limit + 2
+
+    def on_start(self) -> None:
+        """Keep the hub: after a lost broker `get_event_loop()` is None for good (kombu 5.7)."""
+        self.hub = get_event_loop()
+
+    def wake(self) -> None:
+        """Have the consumer look again whether it may take a nudge."""
+        if self.hub is not None:
+            self.hub.call_soon(lambda: None)
+
+    def on_apply(
+        self,
+        target: Callable[..., Any],
+        args: Any = None,
+        kwargs: Any = None,
+        callback: Any = None,
+        accept_callback: Any = None,
+        error_callback: Any = None,
+        **_: Any,
+    ) -> ApplyResult:
+        """Run in a thread; whatever is raised is reported, or Celery counts the slot for ever."""
+
+        def run() -> None:
+            try:
+                apply_target(target, args, kwargs, callback, accept_callback)
+            except Exception:
+                log.exception("a nudge broke its thread")
+                if error_callback is not None:
+                    error_callback(ExceptionInfo())
+
+        return ApplyResult(self.executor.submit(run))
+
+
+class Duty(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Starts the node with Celery's worker and stops it before the pool."""
+
+    requires = ("celery.worker.components:Pool",)
+
+    def __init__(self, worker: Any, **kwargs: Any) -> None:
+        worker.node = self.node = None
+        super().__init__(worker, **kwargs)
+
+    def start(self, worker: Any) -> None:
+        """Start the node; a full slot list closes the consumer's gate."""
+        config = configuration.load()
+        worker.app.conf.broker_url = url_of(config)
+        node = Node(config, worker.app.conf.broker_url)
+        worker.node = worker.app.node = self.node = node
+        node.runner.slots.on_free = worker.pool.wake
+        signals.worker_shutting_down.connect(self._on_signal, weak=False)
+        node.start()
+
+    def _on_signal(self, **_: Any) -> None:
+        if self.node is not None:
+            self.node.leave()
+
+    def stop(self, worker: Any) -> None:
+        """Leave running jobs to their shims."""
+        if self.node is not None:
+            self.node.stop()
+            self.node = None
+
+    terminate = stop
+
+
+class Gate(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Lets the consumer take a nudge only while a slot is free and the broker knows this host.
+
+    Put on again at every reconnect, when Celery makes a new channel.
+    """
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def start(self, consumer: Any) -> None:
+        """Put the gate before the channel."""
+        runner = consumer.controller.node.runner
+        qos = consumer.task_consumer.channel.qos
+        qos.can_consume = lambda: runner.slots.free > 0 and runner.may_claim.is_set()
+
+
+def once(config: Config, broker_url: str) -> int:
+    """Run what is queued for this host, slot by slot, until nothing is left; returns how many."""
+    node = Node(config, broker_url)
+    node.start()
+    runner, done = node.runner, 0
+    try:
+        if not runner.may_claim.wait(_PATIENCE):
+            raise BrokerUnavailable("the broker doesn't answer", hint="relayq status")
+        while runner.slots.take():
+            try:
+                worked = runner.work()
+            finally:
+                runner.slots.give_back()
+            if not worked and not runner.attempts():
+                break
+            done += worked
+            if not worked:
+                clock.sleep(0.1)
+    finally:
+        node.stop()
+    return done
+
+
+def start(config: Config) -> int:
+    """Be a worker until told to stop; returns the process's exit code."""
+    from relayq.tasks import app
+
+    # Celery warns every worker of root; who may run what is decided by the fleet's key.
+    warnings.filterwarnings("ignore", category=SecurityWarning)
+    # Raised at each lost connection for a setting that only concerns acks.
+    warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
+    worker = app.Worker(
+        hostname=f"relayq@{config.worker.name}",
+        pool=app.conf.worker_pool,
+        concurrency=config.worker.max_concurrent,
+        loglevel=config.logging.level,
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
+        quiet=True,
+    )
+    worker.start()
+    return int(worker.exitcode or 0)
+
+
+def main() -> int:
+    """Run `python -m relayq.worker`."""
+    config = configuration.load()
+    set_up_logging(config)
+    return start(config)
+
+
+def set_up_logging(config: Config) -> None:
+    """Log to stderr, and to the configured file when one was named."""
+    handlers: list[logging.Handler] = [logging.StreamHandler()]
+    if config.origins.get("logging.file", "default") != "default":
+        config.logging.file.parent.mkdir(parents=True, exist_ok=True)
+        handlers.append(logging.FileHandler(config.logging.file))
+    logging.basicConfig(
+        level=config.logging.level,
+        handlers=handlers,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    # Two lines a nudge, which say nothing of the job.
+    for chatter in ("celery.worker.strategy", "celery.app.trace"):
+        logging.getLogger(chatter).setLevel(logging.WARNING)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

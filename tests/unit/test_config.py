@@ -1,0 +1,402 @@
+"""The configuration: its layers, where each value came from, and errors that name the place."""
+
+import pickle
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from relayq.config import KEYS, Config, load
+from relayq.errors import ConfigError
+from relayq.parsing import duration, size
+
+
+@pytest.fixture
+def user(tmp_path, monkeypatch):
+    """A person's home directory with an empty ~/.relayq, and a project in it."""
+    (tmp_path / ".relayq").mkdir()
+    (tmp_path / "project" / "src").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "project" / "src")
+    return tmp_path
+
+
+def configure(user: Path, text: str) -> None:
+    (user / ".relayq" / "config.yml").write_text(text, encoding="utf-8")
+
+
+def loaded(user: Path, **variables: str) -> Config:
+    return load({"HOME": str(user), **variables})
+
+
+def refusal(user: Path, text: str = "", **variables: str) -> str:
+    configure(user, text)
+    with pytest.raises(ConfigError) as caught:
+        loaded(user, **variables)
+    return str(caught.value)
+
+
+# Layers and origins
+
+
+def test_without_any_file_everything_is_the_default(user):
+    config = loaded(user)
+
+    assert config.home == user / ".relayq"
+    assert config.spool == user / ".relayq" / "spool"
+    assert config.fleet_key_path == user / ".relayq" / "fleet.key"
+    assert config.logging.file == user / ".relayq" / "worker.log"
+    assert config.worker.max_concurrent == 2
+    assert config.worker.niceness == 10
+    assert config.defaults.timeout == 5 * 3600
+    assert config.defaults.max_log == 1 << 20
+    assert config.lease.length == 60
+    assert config.broker_url is None
+    assert not config.broker.is_configured
+    assert set(config.origins.values()) == {"default"}
+    assert config.origins.keys() == KEYS.keys()
+
+
+def test_a_later_layer_wins_and_each_value_knows_where_it_came_from(user):
+    configure(user, "defaults:\n  timeout: 1h\n  grace: 3\n  max_log: 2MB\nworker:\n  name: pi4\n")
+    (user / "project" / ".relayq.yml").write_text("defaults: {timeout: 2h, grace: 4}\n")
+
+    config = loaded(user, RELAYQ_DEFAULTS__GRACE="5s")
+
+    assert (config.defaults.max_log, config.defaults.timeout) == (2_000_000, 7200)
+    assert (config.defaults.grace, config.worker.name) == (5, "pi4")
+    assert config.origins["defaults.max_log"] == "~/.relayq/config.yml:4"
+    assert config.origins["defaults.timeout"] == "~/project/.relayq.yml:1"
+    assert config.origins["defaults.grace"] == "RELAYQ_DEFAULTS__GRACE"
+    assert config.origins["worker.name"] == "~/.relayq/config.yml:6"
+    assert config.origins["worker.priority"] == "default"
+
+
+def test_the_home_can_be_elsewhere(user, tmp_path):
+    elsewhere = tmp_path / "other place"
+    elsewhere.mkdir()
+    (elsewhere / "config.yml").write_text("worker: {name: mini}")
+
+    config = loaded(user, RELAYQ_HOME=str(elsewhere))
+
+    assert (config.home, config.worker.name) == (elsewhere, "mini")
+    assert config.logging.file == elsewhere / "worker.log"
+    assert loaded(user, RELAYQ_HOME="~/other place").home == elsewhere
+    assert loaded(user, RELAYQ_HOME="rel").home == Path.cwd() / "rel"
+    assert loaded(user, RELAYQ_HOME="").home == user / ".relayq"
+
+
+def test_a_named_file_replaces_the_one_in_the_home_and_must_exist(user):
+    configure(user, "worker: {name: pi4}")
+    other = user / "other.yml"
+    other.write_text("worker: {max_concurrent: 7}")
+
+    config = load({"HOME": str(user)}, path=other)
+
+    assert config.worker.max_concurrent == 7
+    assert config.origins["worker.name"] == "default"
+    with pytest.raises(ConfigError, match="no such file: .*gone.yml"):
+        load({"HOME": str(user)}, path=user / "gone.yml")
+
+
+def test_a_project_sets_nothing_but_defaults(user):
+    (user / "project" / ".relayq.yml").write_text("defaults: {grace: 1}\nbroker: {host: evil}\n")
+
+    assert refusal(user) == (
+        "~/project/.relayq.yml:2:1: a project's file can set 'defaults' only, not 'broker'"
+    )
+
+
+def test_the_nearest_project_file_is_the_one(user):
+    (user / ".relayq.yml").write_text("defaults: {grace: 1}")
+    (user / "project" / ".relayq.yml").write_text("defaults: {timeout: 1m}")
+
+    config = loaded(user)
+
+    assert (config.defaults.grace, config.defaults.timeout) == (10, 60)
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "worker:\n", "worker: {name: }\n", "---\n"])
+def test_an_empty_value_section_or_file_means_the_default(user, text):
+    configure(user, text)
+
+    assert loaded(user) == replace(loaded(user), worker=load({"HOME": "/nowhere"}).worker)
+
+
+def test_an_empty_variable_brings_the_default_back(user):
+    configure(user, "broker: {url: 'redis://there'}\nworker: {max_concurrent: 9}")
+
+    config = loaded(user, RELAYQ_BROKER__URL="", RELAYQ_WORKER__MAX_CONCURRENT=" ")
+
+    assert config.broker_url is None
+    assert config.worker.max_concurrent == 2
+    assert config.origins["broker.url"] == "RELAYQ_BROKER__URL"
+
+
+def test_the_other_variables_of_relayq_are_no_configuration(user):
+    others = ("JOB_ID", "ATTEMPT", "OUTPUT", "REDIS_SERVER", "WORKER_NAME", "NO_SUCH_THING")
+
+    config = loaded(user, **{f"RELAYQ_{name}": "x" for name in others})
+
+    assert config == loaded(user)
+
+
+def test_a_config_can_be_pickled_and_changed(user):
+    config = loaded(user, RELAYQ_BROKER__HOST="h")
+
+    assert pickle.loads(pickle.dumps(config)) == config
+    changed = replace(config, lease=replace(config.lease, length=1.5))
+    assert (changed.lease.length, changed.broker.is_configured) == (1.5, True)
+
+
+def test_yaml_is_not_imported_when_there_is_no_file(user):
+    program = (
+        "import sys; from relayq.config import load;"
+        f"load({{'HOME': {str(user)!r}}}); print(sorted({{'yaml', 'difflib'}} & set(sys.modules)))"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+# The broker
+
+
+def test_host_port_and_password_make_the_url(user):
+    (user / ".relayq" / "secret").write_text("p@ss/word:é\n", encoding="utf-8")
+    configure(user, "broker: {host: 'fd7a::1', port: 7000, db: 3, password_file: secret}")
+
+    config = loaded(user)
+
+    assert config.broker_url == "redis://:p%40ss%2Fword%3A%C3%A9@[fd7a::1]:7000/3"
+    assert config.broker.password == "p@ss/word:é"
+    assert config.broker.password_file == user / ".relayq" / "secret"
+    assert config.origins["broker.password"] == str(user / ".relayq" / "secret")
+
+
+@pytest.mark.parametrize("key", ["host", "port"])
+def test_a_host_or_a_port_alone_configures_the_broker(user, key):
+    configure(user, f"broker: {{{key}: 6380}}")
+
+    assert loaded(user).broker.is_configured
+
+
+def test_a_password_goes_into_every_address_of_the_url(user):
+    configure(user, "broker: {url: 'sentinel://a:1;sentinel://b:2', password: pw}")
+
+    assert loaded(user).broker_url == "sentinel://:pw@a:1;sentinel://:pw@b:2"
+
+
+def test_a_host_in_the_environment_replaces_the_url_of_the_file(user):
+    configure(user, "broker: {url: 'redis://there:1'}")
+    in_environment = {"RELAYQ_BROKER__HOST": "here", "RELAYQ_BROKER__PORT": "7"}
+
+    assert loaded(user, **in_environment).broker_url == "redis://here:7/0"
+
+
+def test_a_url_in_the_environment_replaces_the_host_of_the_file(user):
+    configure(user, "broker: {host: there, port: 7, db: 2}")
+
+    assert loaded(user, RELAYQ_BROKER__URL="redis://here").broker_url == "redis://here"
+
+
+def test_a_password_in_the_environment_replaces_the_file(user):
+    configure(user, "broker: {host: there, password_file: gone}")
+
+    assert loaded(user, RELAYQ_BROKER__PASSWORD="new").broker_url == "redis://:new@there:6379/0"
+
+
+def test_no_password_is_shown_by_repr_or_by_an_error(user):
+    configure(user, "broker: {url: 'redis://:hidden@there'}")
+
+    assert "hidden" not in repr(loaded(user))
+    assert "hidden" not in refusal(user, "broker: {url: 'http://:hidden@there'}")
+
+
+# Values
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("5h", 18_000),
+        ("30s", 30),
+        ("1d", 86_400),
+        ("2w", 1_209_600),
+        ("500ms", 0.5),
+        ("1h 30m", 5400),
+        ("1h30m", 5400),
+        ("1.5m", 90),
+        ("0.25", 0.25),
+        ("010", 10),
+        ("0", 0),
+    ],
+)
+def test_a_duration_is_a_number_with_units(text, seconds):
+    assert duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "h", "5 h", "5x", "-1", "1:30", "inf", "nan", "1e3", "5h3"])
+def test_what_is_no_duration_is_refused(text):
+    with pytest.raises(ValueError, match="expected a duration such as 30s, 5h or 1d"):
+        duration(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "bytes_"),
+    [
+        ("200MB", 200_000_000),
+        ("1 MiB", 1_048_576),
+        ("64kB", 64_000),
+        ("64k", 64_000),
+        ("2Gi", 2 << 30),
+        ("1.5MB", 1_500_000),
+        ("123", 123),
+        ("7B", 7),
+    ],
+)
+def test_a_size_is_a_number_with_a_unit(text, bytes_):
+    assert size(text) == bytes_
+
+
+@pytest.mark.parametrize("text", ["", "MB", "1TBB", "-1", "1,5MB", "iB"])
+def test_what_is_no_size_is_refused(text):
+    with pytest.raises(ValueError, match="expected a size such as"):
+        size(text)
+
+
+@pytest.mark.parametrize("name", ["no", "on", "yes", "true", "y", "null-pi", "1e3", "22"])
+def test_a_word_that_old_yaml_takes_for_something_else_stays_a_word(user, name):
+    configure(user, f"worker: {{name: {name}}}")
+
+    assert loaded(user).worker.name == name
+
+
+def test_paths_are_below_the_home_unless_they_are_absolute(user):
+    assert loaded(user, RELAYQ_LOGGING__FILE="logs/w.log").logging.file == (
+        user / ".relayq" / "logs" / "w.log"
+    )
+    assert loaded(user, RELAYQ_LOGGING__FILE="~/w.log").logging.file == user / "w.log"
+    assert loaded(user, RELAYQ_LOGGING__FILE="/var/w.log").logging.file == Path("/var/w.log")
+
+
+def test_a_level_may_be_written_in_lower_case(user):
+    assert loaded(user, RELAYQ_LOGGING__LEVEL="debug").logging.level == "DEBUG"
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "broker:\n  host: there\nworker:\n  name: pi4\n  # more\n  max_concurent: 3\n",
+            "6:3: unknown key 'worker.max_concurent' (did you mean 'max_concurrent'?)",
+        ),
+        ("wroker: {name: a}", "1:1: unknown key 'wroker' (did you mean 'worker'?)"),
+        ("timeout: 5h", "1:1: unknown key 'timeout' (did you mean 'defaults.timeout'?)"),
+        ("worker: {timeout: 1}", "1:10: unknown key 'worker.timeout' (did you mean"),
+        ("worker:\n  xyzzy: 1", "2:3: unknown key 'worker.xyzzy'"),
+        (
+            "worker:\n  name: a\n\n  name: b",
+            "4:3: 'name' stands twice in worker (first in line 2)",
+        ),
+        ("worker: {}\nworker: {}", "2:1: 'worker' stands twice in the file (first in line 1)"),
+        ("worker: 5", "1:9: worker: expected 'key: value', got '5'"),
+        ("- worker", "1:1: the file: expected 'key: value', got a list"),
+        ("just text", "1:1: the file: expected 'key: value', got 'just text'"),
+        ("worker:\n  name: [a, b]", "2:9: worker.name: expected one value, got a list"),
+        ("worker:\n  name: {a: b}", "2:9: worker.name: expected one value, got 'key: value'"),
+        ("worker:\n  ? [a]\n  : b", "2:5: a key of worker: expected one value, got a list"),
+        ("worker:\n\tname: a", "2:1: found character"),
+        ("worker: {name: a", "expected ',' or '}'"),
+        ("a: *nowhere", "1:4: found undefined alias"),
+        ("worker: {}\n---\nworker: {}", "2:1: but found another document"),
+        ("worker: \x01", "characters are not allowed"),
+        (
+            "worker:\n  max_concurrent: two",
+            "2:19: worker.max_concurrent: expected a whole number from 1 on, got 'two'",
+        ),
+        ("worker: {max_concurrent: 0}", "expected a whole number from 1 on, got '0'"),
+        ("worker: {max_concurrent: 2.5}", "expected a whole number from 1 on, got '2.5'"),
+        ("worker: {cpu_threshold: 101}", "expected a whole number from 1 to 100, got '101'"),
+        ("worker: {priority: high}", "expected one of normal, low, idle, got 'high'"),
+        ("worker: {name: Mac Mini}", "expected a host's name: lower-case letters"),
+        ("worker: {name: a/b}", "expected a host's name"),
+        ("logging: {level: loud}", "expected one of DEBUG, INFO, WARNING, ERROR, CRITICAL"),
+        ("defaults: {timeout: 5 hours}", "1:21: defaults.timeout: expected a duration such as"),
+        ("defaults: {timeout: 0}", "defaults.timeout: expected more than 0, got '0'"),
+        ("defaults: {max_log: lots}", "defaults.max_log: expected a size such as"),
+        ("broker: {port: 70000}", "expected a whole number from 1 to 65535, got '70000'"),
+        ("broker: {url: 'http://x'}", "expected a URL that begins with one of redis, rediss"),
+        ("broker: {url: 'redis://'}", "expected a URL that begins with"),
+        ("broker: {host: a, url: 'redis://b'}", "broker.url and broker.host exclude each other"),
+        ("broker: {password: a, password_file: b}", "exclude each other: keep one"),
+        ("broker: {url: 'redis://:a@b', password: c}", "broker.url has a password, and so has"),
+        ("lease: {beat: 50, idle_beat: 50}", "lease.beat (50 s) can't exceed lease.permit (45 s)"),
+        ("lease: {permit: 61}", "1:17: lease.permit (61 s) can't exceed lease.length (60 s)"),
+        ("lease: {lost_max: 1s}", "lease.lost_min (30 s) can't exceed lease.lost_max (1 s)"),
+    ],
+)
+def test_an_error_says_file_line_column_and_what_was_expected(user, text, message):
+    refused = refusal(user, text)
+
+    assert refused.startswith("~/.relayq/config.yml:")
+    assert message in refused
+
+
+def test_an_unknown_variable_is_an_error_with_a_suggestion(user):
+    assert refusal(user, RELAYQ_WORKER__NAEM="x") == (
+        "RELAYQ_WORKER__NAEM: unknown key 'worker.naem' (did you mean 'RELAYQ_WORKER__NAME'?)"
+    )
+    assert "did you mean 'RELAYQ_WORKER__NAME'" in refusal(user, RELAYQ_worker__name="x")
+    assert refusal(user, RELAYQ_X__Y="x") == "RELAYQ_X__Y: unknown key 'x.y'"
+
+
+def test_a_wrong_value_in_the_environment_names_the_variable(user):
+    assert refusal(user, RELAYQ_DEFAULTS__TIMEOUT="soon") == (
+        "RELAYQ_DEFAULTS__TIMEOUT: defaults.timeout: "
+        "expected a duration such as 30s, 5h or 1d, got 'soon'"
+    )
+
+
+def test_a_port_beside_a_url_of_another_layer_is_an_error(user):
+    refused = refusal(user, "broker: {url: 'redis://there'}", RELAYQ_BROKER__DB="2")
+
+    assert refused == "RELAYQ_BROKER__DB: broker.db goes into broker.url, which is set"
+
+
+@pytest.mark.parametrize(("content", "problem"), [(None, "can't be read"), (" \n", "is empty")])
+def test_a_password_file_without_a_password_is_an_error(user, content, problem):
+    if content is not None:
+        (user / ".relayq" / "pw").write_text(content)
+
+    refused = refusal(user, "broker:\n  host: there\n  password_file: pw")
+
+    assert refused.startswith("~/.relayq/config.yml:3:18: broker.password_file: ")
+    assert problem in refused
+
+
+def test_a_file_that_is_no_text_is_an_error(user):
+    (user / ".relayq" / "config.yml").write_bytes(b"worker: {name: \xff}")
+    with pytest.raises(ConfigError, match=r"^~/\.relayq/config\.yml: can't be read: .*utf-8"):
+        loaded(user)
+
+    (user / ".relayq" / "config.yml").unlink()
+    (user / ".relayq" / "config.yml").mkdir()
+    with pytest.raises(ConfigError, match="can't be read: .*directory"):
+        loaded(user)
+
+
+def test_a_byte_order_mark_does_no_harm(user):
+    (user / ".relayq" / "config.yml").write_bytes(b"\xef\xbb\xbfworker: {name: pi4}\r\n")
+
+    assert loaded(user).worker.name == "pi4"
