@@ -27,7 +27,7 @@ _GARBAGE = (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError)
 
 
 @functools.cache
-def _guarded(stock: type[Any]) -> type[Any]:
+def _guarded(stock: Any) -> type[Any]:
     """Return the transport `stock` with a channel that garbage can't hurt."""
 
     class Nudge(stock.Channel.Message):  # type: ignore[misc]
@@ -74,7 +74,7 @@ class BrokerConnection(Connection):  # type: ignore[misc]
 
 
 class NudgeAMQP(AMQP):  # type: ignore[misc]
-    """Consumes without acks: nothing is held, so a lost broker leaves nothing behind to crash on."""
+    """Consumes without acks: nothing is held, so a lost broker leaves nothing to crash on."""
 
     Connection = BrokerConnection
     BrokerConnection = BrokerConnection

@@ -161,7 +161,7 @@ class Job:
             self._check_host(host)
         return self._submit([spec], follow=follow)[0]
 
-    def submit_many(self, commands: Iterable[Mapping[str, Any] | str]) -> list[JobResult]:
+    def submit_many(self, commands: Iterable[Mapping[str, Any] | str]) -> Sequence[JobResult]:
         """Queue many jobs, 1,000 a round trip: a command each, or the keywords of `submit`.
 
         All are checked before the first is queued.
@@ -170,7 +170,7 @@ class Job:
         for one in commands:
             asked = {"cmd": one} if isinstance(one, str) else dict(one)
             kind = asked.pop("kind", "run_command")
-            options = {key: asked.pop(key) for key in _OPTIONS if key in asked}
+            options: dict[str, Any] = {key: asked.pop(key) for key in _OPTIONS if key in asked}
             specs.append(self._spec(kind, asked, **options))
         for host in {spec.host for spec in specs} - {None}:
             self._check_host(str(host))
@@ -183,7 +183,7 @@ class Job:
 
     def list(
         self, *, state: str | None = None, host: str | None = None, limit: int = 50
-    ) -> list[JobRecord]:
+    ) -> Sequence[JobRecord]:
         """Return records, the newest first: all, or those in one state, or of one host."""
         states = None if state is None else [JobState(state)]
         return self._store.jobs.list(states=states, host=host, limit=limit)
@@ -196,7 +196,7 @@ class Job:
         """Return who is online and what they do; see `worker_status`."""
         return _worker_status(self._store, self.relay.config.lease.length)
 
-    def _submit(self, specs: list[Spec], *, follow: bool = False) -> list[JobResult]:
+    def _submit(self, specs: Sequence[Spec], *, follow: bool = False) -> Sequence[JobResult]:
         session = self.relay.session()
         results = [JobResult(session, spec.id, follow=follow) for spec in specs]
         replies = [result.reply for result in results] if follow else []
@@ -296,8 +296,6 @@ def _worker_status(store: Store, online_within: float) -> dict[str, Any]:
             for host in hosts
         },
     }
-
-
 
 
 job = Job()

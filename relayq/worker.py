@@ -13,12 +13,12 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+from billiard.einfo import ExceptionInfo
 from celery import bootsteps, signals
 from celery.concurrency.base import apply_target
 from celery.concurrency.thread import ApplyResult
 from celery.concurrency.thread import TaskPool as ThreadPool
 from celery.exceptions import CPendingDeprecationWarning, SecurityWarning
-from billiard.einfo import ExceptionInfo
 from kombu.asynchronous import get_event_loop
 
 from relayq import clock, embedded
@@ -167,7 +167,8 @@ class Duty(bootsteps.StartStopStep):  # type: ignore[misc]
     requires = ("celery.worker.components:Pool",)
 
     def __init__(self, worker: Any, **kwargs: Any) -> None:
-        worker.node = self.node = None
+        self.node: Node | None = None
+        worker.node = None
         super().__init__(worker, **kwargs)
 
     def start(self, worker: Any) -> None:

@@ -34,7 +34,7 @@ from relayq.errors import RelayqError
 
 _START_LIMIT = 20.0  # without any answer
 _LOAD_LIMIT = 300.0  # while the server says that it reads its data
-_STOP_LIMIT = 20.0
+_STOP_LIMIT = 10.0
 
 _CONFIGURATION = """\
 # Written by relayq at each start.

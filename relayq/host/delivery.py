@@ -128,9 +128,7 @@ class Delivery:
             attempts.mark_delivered(attempt.directory, keep=not outcome.is_whole)
         attempt.settled.set()
 
-    def _outcome(
-        self, attempt: Attempt, verdict: Verdict, record: ExitRecord | None
-    ) -> Outcome:
+    def _outcome(self, attempt: Attempt, verdict: Verdict, record: ExitRecord | None) -> Outcome:
         size = attempts.output_size(attempt.directory)
         output = attempts.read_output(attempt.directory, 0) if size <= INLINE else b""
         return Outcome(

@@ -136,9 +136,7 @@ class Heartbeat:
         sent = clock.boottime()
         tokens = [a.token for a in self._runner.attempts() if not a.is_stale]
         try:
-            word = self._store.leases.park(
-                self._runner.who, tokens, duration=self._lease.park
-            )
+            word = self._store.leases.park(self._runner.who, tokens, duration=self._lease.park)
         except BrokerUnavailable as error:
             log.warning("can't park the leases: %s", error)
             return

@@ -14,6 +14,7 @@ from typing import NamedTuple, NoReturn
 from relayq.host import tree
 from relayq.host.spool import Facts
 
+
 class Program(NamedTuple):
     """A command as execve(2) takes it, made before the fork.
 

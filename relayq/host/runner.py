@@ -68,9 +68,7 @@ class Runner:
         self.on_busy: Callable[[], None] = lambda: None
         #: Called when only a beat can tell where this worker stands.
         self.on_doubt: Callable[[], None] = lambda: None
-        self.delivery = Delivery(
-            store, signer, host=who.host, max_log=config.defaults.max_log
-        )
+        self.delivery = Delivery(store, signer, host=who.host, max_log=config.defaults.max_log)
         self._replies = Replies(store)
         self._store = store
         self._signer = signer

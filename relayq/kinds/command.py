@@ -45,9 +45,7 @@ class RunCommand:
     def plan(self, payload: CommandPayload, host: HostFacts) -> Command:
         """Return the shell, or the program itself."""
         argv = (
-            ("/bin/sh", "-c", payload.cmd)
-            if isinstance(payload.cmd, str)
-            else tuple(payload.cmd)
+            ("/bin/sh", "-c", payload.cmd) if isinstance(payload.cmd, str) else tuple(payload.cmd)
         )
         return Command(
             argv=argv,

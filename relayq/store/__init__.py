@@ -49,7 +49,7 @@ class Store:
 
     def __init__(
         self,
-        connection: redis.Redis[bytes],
+        connection: redis.Redis,
         *,
         prefix: str = PREFIX,
         offset: Callable[[], float] = lambda: 0.0,

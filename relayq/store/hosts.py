@@ -22,8 +22,9 @@ CONTROL_TTL = 120
 class Hosts:
     """The machines that ever registered."""
 
-    def __init__(self, connection: redis.Redis[bytes], keys: Keys, scripts: Scripts) -> None:
-        self._connection = connection
+    def __init__(self, connection: redis.Redis, keys: Keys, scripts: Scripts) -> None:
+        # redis-py types an answer as the union of what every protocol version may give.
+        self._connection: Any = connection
         self._keys = keys
         self._scripts = scripts
 

@@ -33,16 +33,13 @@ class Submission:
 class Jobs:
     """The records."""
 
-    def __init__(
-        self, connection: redis.Redis[bytes], keys: Keys, scripts: Scripts
-    ) -> None:
-        self._connection = connection
+    def __init__(self, connection: redis.Redis, keys: Keys, scripts: Scripts) -> None:
+        # redis-py types an answer as the union of what every protocol version may give.
+        self._connection: Any = connection
         self._keys = keys
         self._scripts = scripts
 
-    def submit(
-        self, submissions: Sequence[Submission], *, template: str, key_id: str
-    ) -> list[str]:
+    def submit(self, submissions: Sequence[Submission], *, template: str, key_id: str) -> list[str]:
         """Store up to `BATCH` new jobs and push their nudges in one round trip.
 
         Returns a word for each: the state it is in, "exists" for the same spec under the same
@@ -83,8 +80,8 @@ class Jobs:
         prefix = normal_id(text)
         low, high = f"[{prefix}".encode(), f"[{prefix}\xff".encode("latin-1")
         with broker_errors():
-            found = self._connection.zrangebylex(self._keys("ids"), low, high, 0, 20)
-        matches = [id.decode() for id in found] if prefix else []
+            found: Any = self._connection.zrangebylex(self._keys("ids"), low, high, 0, 20)
+        matches: list[str] = [id.decode() for id in found] if prefix else []
         if not matches:
             raise NoSuchJob(f"no such job: {text}", hint="relayq ps -a")
         if len(matches) > 1 and matches[0] != prefix:
@@ -97,7 +94,7 @@ class Jobs:
         states: Iterable[JobState] | None = None,
         host: str | None = None,
         limit: int = 50,
-    ) -> list[JobRecord]:
+    ) -> Sequence[JobRecord]:
         """Return up to `limit` records, the newest first: of these states, of this host."""
         wanted = list(states) if states is not None else list(JobState)
         pipe = self._connection.pipeline(transaction=False)
@@ -139,10 +136,10 @@ class Jobs:
 
     def _read(
         self, streams: Mapping[str, str], patience: float
-    ) -> list[tuple[str, Mapping[bytes, bytes]]]:
+    ) -> Sequence[tuple[str, Mapping[bytes, bytes]]]:
         block = max(1, int(patience * 1000))
         with broker_errors():
-            answer: Any = self._connection.xread(dict(streams), count=1, block=block)  # type: ignore[arg-type]
+            answer: Any = self._connection.xread(dict(streams), count=1, block=block)
         rows = answer.items() if isinstance(answer, dict) else (answer or [])
         start = len(self._keys("done"))
         return [(key.decode()[start:], entries[0][1]) for key, entries in rows]
@@ -172,7 +169,7 @@ class Jobs:
         word, *rest = self._words("resolve", id, template=template, state=state, note=note)
         return rest[0] if word == "unfit" else word
 
-    def _words(self, script: str, id: str, **arguments: Any) -> list[str]:
+    def _words(self, script: str, id: str, **arguments: Any) -> Sequence[str]:
         answer = self._scripts.call(script, id=id, **arguments)
         words = [word.decode() for word in answer]
         if words[0] == "gone":

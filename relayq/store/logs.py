@@ -27,7 +27,7 @@ FOLLOWER_TTL = 7 * 86_400
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Frames of an attempt's output from `position` on; `end` closes the reply, `error` says why."""
+    """Frames of an output from `position` on; `end` closes the reply, `error` says why."""
 
     attempt: int
     position: int
@@ -40,8 +40,9 @@ class Piece:
 class Logs:
     """Outputs in Redis."""
 
-    def __init__(self, connection: redis.Redis[bytes], keys: Keys, scripts: Scripts) -> None:
-        self._connection = connection
+    def __init__(self, connection: redis.Redis, keys: Keys, scripts: Scripts) -> None:
+        # redis-py types an answer as the union of what every protocol version may give.
+        self._connection: Any = connection
         self._keys = keys
         self._scripts = scripts
 
@@ -115,11 +116,11 @@ class Logs:
         pipe = self._connection.pipeline(transaction=False)
         pipe.set(self._keys("ack", reply), position, ex=ACK_TTL)
         if since != b"0":
-            pipe.xtrim(self._keys("reply", reply), minid=since, approximate=False)  # type: ignore[call-arg]
+            pipe.xtrim(self._keys("reply", reply), minid=since, approximate=False)
         streams = {self._keys("reply", reply): since}
         if await_end:
             streams[self._keys("done", id)] = b"0"
-        pipe.xread(streams, count=16, block=max(1, int(patience * 1000)))  # type: ignore[arg-type]
+        pipe.xread(streams, count=16, block=max(1, int(patience * 1000)))
         with broker_errors():
             answer: Any = pipe.execute()[-1]
         rows = answer.items() if isinstance(answer, dict) else (answer or [])
@@ -146,7 +147,7 @@ class Logs:
         if piece.error is not None:
             fields["error"] = piece.error
         pipe = self._connection.pipeline(transaction=False)
-        pipe.xadd(self._keys("reply", reply), fields)  # type: ignore[arg-type]
+        pipe.xadd(self._keys("reply", reply), fields)
         pipe.expire(self._keys("reply", reply), REPLY_TTL)
         pipe.get(self._keys("ack", reply))
         with broker_errors():

@@ -46,9 +46,7 @@ def broker_errors(what: str = "the broker") -> Iterator[None]:
 class Scripts:
     """The scripts of one data set; `offset` shifts Redis' clock in tests and is 0 otherwise."""
 
-    def __init__(
-        self, connection: redis.Redis[bytes], keys: Keys, offset: Callable[[], float]
-    ) -> None:
+    def __init__(self, connection: redis.Redis, keys: Keys, offset: Callable[[], float]) -> None:
         self._connection = connection
         self._keys = keys
         self._offset = offset
