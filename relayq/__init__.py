@@ -9,6 +9,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from relayq.version import __version__
+
 if TYPE_CHECKING:
     from relayq.client import Job, JobResult, Relay, job, worker_status
     from relayq.errors import (
@@ -25,8 +27,6 @@ if TYPE_CHECKING:
         Unplaceable,
         WaitTimeout,
     )
-
-__version__ = "0.1.0"
 
 _ERRORS = (
     "BrokerUnavailable",
@@ -60,6 +60,7 @@ __all__ = [
     "RelayqError",
     "Unplaceable",
     "WaitTimeout",
+    "__version__",
     "job",
     "worker_status",
 ]

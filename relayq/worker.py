@@ -11,6 +11,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from billiard.einfo import ExceptionInfo
@@ -49,7 +50,9 @@ def url_of(config: Config) -> str:
 class Node:
     """One host's worker without its transport: all that goes on while Celery reconnects."""
 
-    def __init__(self, config: Config, broker_url: str) -> None:
+    def __init__(self, config: Config, broker_url: str, *, slots: int | None = None) -> None:
+        if slots is not None:
+            config = replace(config, worker=replace(config.worker, max_concurrent=slots))
         self.config = config
         signer = Signer(load_key(config.fleet_key_path))
         config.spool.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -86,7 +89,7 @@ class Node:
         """Park the leases, end the duties and the fork server; running jobs go on."""
         self.leave()
         self._heartbeat.park()
-        self._duties.join(within=1.0)
+        self._duties.join(within=0.1)
         self._forks.close()
         self._lock.release()
 
@@ -175,7 +178,7 @@ class Duty(bootsteps.StartStopStep):  # type: ignore[misc]
         """Start the node; a full slot list closes the consumer's gate."""
         config = configuration.load()
         worker.app.conf.broker_url = url_of(config)
-        node = Node(config, worker.app.conf.broker_url)
+        node = Node(config, worker.app.conf.broker_url, slots=worker.concurrency)
         worker.node = worker.app.node = self.node = node
         node.runner.slots.on_free = worker.pool.wake
         signals.worker_shutting_down.connect(self._on_signal, weak=False)

@@ -18,19 +18,19 @@ ROWS = (
     ("doors", "cli serve __main__"),  # a person, a program, an agent asks
     ("names", "__init__"),  # the public names, nothing else
     ("flows", "workflows analyze reviews schedules"),  # many jobs as one
-    ("sides", "client | worker tasks reaper host"),  # who asks | who works
+    ("sides", "client results | worker tasks reaper host"),  # who asks | who works
     ("transport", "dispatch signing embedded app celeryconfig"),  # a record becomes a nudge
     ("truth", "store"),  # Redis
     ("kinds", "kinds"),  # what can be run, declared
     ("rules", "model"),  # pure decisions and their data
-    ("ground", "config parsing yamlfile errors clock"),
+    ("ground", "config parsing yamlfile errors clock version"),
 )
 
 ONLY_IN = {  # library: the modules (and everything below them) that may import it
     "click": "cli",
     "rich": "cli",
-    "celery": "app tasks worker celeryconfig host.pool host.bootsteps",
-    "kombu": "app tasks worker celeryconfig host.pool host.bootsteps",
+    "celery": "app tasks worker celeryconfig",
+    "kombu": "app tasks worker celeryconfig",
     "redis": "store embedded",  # everybody else catches what store/ raises
     "subprocess": "host embedded",
 }

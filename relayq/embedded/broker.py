@@ -167,6 +167,27 @@ def _launch(
     folder: Path, before: _Remembered | None, listen: str | None, port: int | None
 ) -> _Remembered:
     """Start a server process, which may end at once; return what to remember when it answers."""
+    server, version = _suitable_server(folder, before)
+    listen = listen or (before.listen if before else "127.0.0.1")
+    port = port or (before.port if before else free_port(listen))
+    broker = _Remembered(port=port, listen=listen, version=dotted(version), pid=0)
+    with (folder / "alive").open("ab") as alive:
+        if not wait_for(lambda: takes(alive.fileno()), 2.0):
+            raise RelayqError(f"a broker of {folder} runs, and broker.json doesn't know it")
+        for address in addresses(listen):
+            check_free(address, port)
+        write(folder / "redis.conf", _configuration(folder, listen, port, version))
+        # The version counts once the server touched the data; the rest must outlive a crash here.
+        _remember(folder, replace(broker, version=before.version) if before else broker)
+        kept = ("PATH", "HOME", "LANG", "TMPDIR", "TZ", "LD_LIBRARY_PATH")
+        env = {name: os.environ[name] for name in kept if name in os.environ}
+        argv = [str(server), str(folder / "redis.conf")]
+        detach(argv, env=env, cwd=folder, log=folder / "redis.log", pass_fds=[alive.fileno()])
+    return broker
+
+
+def _suitable_server(folder: Path, before: _Remembered | None) -> tuple[Path, tuple[int, ...]]:
+    """Return the server and its version; an older one would find no data, or refuse them."""
     server = find_redis_server(os.environ)
     version = version_of(server)
     if before and version[:2] < parsed(before.version)[:2]:
@@ -175,22 +196,7 @@ def _launch(
             f"version {before.version} wrote them",
             hint="name that one in RELAYQ_REDIS_SERVER",
         )
-    listen = listen or (before.listen if before else "127.0.0.1")
-    port = port or (before.port if before else free_port(listen))
-    for address in addresses(listen):
-        check_free(address, port)
-    write(folder / "redis.conf", _configuration(folder, listen, port, version))
-    broker = _Remembered(port=port, listen=listen, version=dotted(version), pid=0)
-    # The version counts once the server has touched the data, the rest must outlive a crash here.
-    _remember(folder, replace(broker, version=before.version) if before else broker)
-    kept = ("PATH", "HOME", "LANG", "TMPDIR", "TZ", "LD_LIBRARY_PATH")
-    env = {name: os.environ[name] for name in kept if name in os.environ}
-    with (folder / "alive").open("ab") as alive:
-        if not wait_for(lambda: takes(alive.fileno()), 2.0):
-            raise RelayqError(f"a broker of {folder} runs, and broker.json doesn't know it")
-        argv = [str(server), str(folder / "redis.conf")]
-        detach(argv, env=env, cwd=folder, log=folder / "redis.log", pass_fds=[alive.fileno()])
-    return broker
+    return server, version
 
 
 def _answered(folder: Path, broker: _Remembered) -> int | None:
@@ -243,20 +249,25 @@ def _url(port: int, password: str) -> str:
 
 
 def _password(folder: Path) -> str | None:
-    try:
-        return (folder / "password").read_text().strip() or None
-    except FileNotFoundError:
-        return None
+    return (_text(folder / "password") or "").strip() or None
 
 
 def _recall(folder: Path) -> _Remembered | None:
     path = folder / "broker.json"
+    text = _text(path)
     try:
-        return _Remembered(**json.loads(path.read_text()))
+        return None if text is None else _Remembered(**json.loads(text))
+    except (ValueError, TypeError) as error:
+        raise RelayqError(f"{path} can't be understood: {error}") from error
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text()
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError) as error:
-        raise RelayqError(f"{path} can't be read: {error}") from error
+    except OSError as error:
+        raise RelayqError(f"the private broker can't be used: {error}") from error
 
 
 def _remember(folder: Path, broker: _Remembered) -> None:

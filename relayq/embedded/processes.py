@@ -63,6 +63,8 @@ def is_held(path: Path) -> bool:
         descriptor = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
         return False
+    except OSError as error:
+        raise RelayqError(f"the private broker and worker can't be used: {error}") from error
     try:
         flock(descriptor, LOCK_SH | LOCK_NB)
     except BlockingIOError:

@@ -13,12 +13,13 @@ import random
 import threading
 from collections.abc import Callable
 
-from relayq import __version__, clock
+from relayq import clock
 from relayq.errors import BrokerUnavailable
 from relayq.host.facts import current_load, static_facts
 from relayq.host.process import Permit
 from relayq.host.runner import Runner
 from relayq.store import Store
+from relayq.version import __version__
 
 log = logging.getLogger(__name__)
 
@@ -201,7 +202,7 @@ class Duties:
                 log.warning("an unknown message: %s", message)
 
     def join(self, within: float) -> None:
-        """Wait for the duties to end."""
+        """Wait that many seconds for each duty to end; one that blocks on the broker is left."""
         self._heartbeat.stop_waiting()
         for thread in self._threads:
             thread.join(within)

@@ -51,6 +51,7 @@ class Phase(Enum):
 def main(directory: str, ready: int, boot: str) -> None:
     """Be the shim of the attempt in `directory`; tell through the pipe `ready` when it is."""
     _detach(ready)
+    lock = None
     try:
         lock = spool.take_lock(directory)
         if lock is None:
@@ -65,7 +66,9 @@ def main(directory: str, ready: int, boot: str) -> None:
         reserved = spool.reserve(directory)
         output = Output(os.path.join(directory, spool.OUTPUT))
     except OSError as error:
-        os.write(ready, str(error).encode()[:1024])
+        if lock is not None:
+            os.close(lock)  # before it is told: a held lock would say that the attempt goes on
+        os.write(ready, str(error).encode("utf-8", "replace")[:1024])
         return
     os.write(ready, READY.encode())
     os.close(ready)
@@ -266,9 +269,10 @@ class Attempt:
         """Read what the worker wants."""
         self._wishes.read()
         self._next_look = monotonic() + float(self._command["check"])
-        if not tree.IS_LINUX and self._phase is not Phase.WAITING:
+        if not tree.IS_LINUX:
             self._next_look = min(self._next_look, monotonic() + _WATCH)
-            self._tree.members()
+            if self._leader is not None:
+                self._tree.members()
         if self._is_frozen:
             self._tree.freeze()  # somebody else's SIGCONT gives no permit
 
@@ -336,6 +340,7 @@ class Attempt:
     def _start(self) -> None:
         self._started_at = clock.now()
         self._leader = leader.start(self._command)
+        self._tree.group = self._leader.pid
         self._is_childless = False
         self._phase = Phase.RUNNING
         self._clock.start()
@@ -408,11 +413,10 @@ class Attempt:
 
     def _end(self, reason: str | None, grace: float) -> None:
         """Ask the tree to end; from `grace` seconds on it is killed."""
-        assert self._leader is not None
         self._reason = reason
         self._phase, self._deadline = Phase.ENDING, monotonic() + grace
         self._is_frozen = False
-        self._tree.terminate(self._leader.pid)
+        self._tree.terminate()
 
     # What is told
 

@@ -108,23 +108,29 @@ def kill_all(find: Callable[[], list[Process]]) -> None:
 
 
 class Tree:
-    """The processes below this one."""
+    """The processes below this one; `group` is the leader's process group, once there is one."""
 
     def __init__(self) -> None:
+        self.group: int | None = None
         self._root = os.getpid()
         self._seen: dict[int, str] = {}
 
     def members(self) -> list[Process]:
-        """Return the processes below this one; elsewhere than on Linux also those seen before."""
+        """Return the processes below this one.
+
+        Where orphans aren't adopted also the leader's group, and what was seen here before.
+        """
         table = processes()
-        seen = {
-            pid
-            for pid, started in self._seen.items()
-            if pid in table and table[pid].started == started
+        if IS_LINUX:
+            return descendants(table, {self._root})
+        known = {
+            one.pid
+            for one in table.values()
+            if one.group == self.group or self._seen.get(one.pid) == one.started
         }
-        found = descendants(table, {self._root, *seen}) + [table[pid] for pid in seen]
-        if not IS_LINUX:
-            self._seen = {one.pid: one.started for one in found}
+        found = descendants(table, {self._root, *known}) + [table[pid] for pid in known]
+        found = [one for one in found if one.state != "Z"]
+        self._seen = {one.pid: one.started for one in found}
         return found
 
     def is_empty(self, *, childless: bool) -> bool:
@@ -134,16 +140,16 @@ class Tree:
         """
         return childless and (IS_LINUX or not self.members())
 
-    def terminate(self, group: int) -> None:
+    def terminate(self) -> None:
         """Ask every process to end, once each: the leader's group and what left it.
 
         SIGCONT comes second, so that a frozen process runs no line of its own before SIGTERM.
         """
         members = self.members()
-        if any(one.group == group for one in members):
+        if self.group is not None and any(one.group == self.group for one in members):
             with suppress(ProcessLookupError, PermissionError):
-                os.killpg(group, signal.SIGTERM)
-        send((one for one in members if one.group != group), signal.SIGTERM)
+                os.killpg(self.group, signal.SIGTERM)
+        send((one for one in members if one.group != self.group), signal.SIGTERM)
         send(members, signal.SIGCONT)
 
     def freeze(self) -> None:

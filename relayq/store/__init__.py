@@ -38,8 +38,6 @@ def connect(url: str, *, patience: float = 5.0) -> Store:
             socket_keepalive=True,
             protocol=2,
             retry=Retry(NoBackoff(), 1),
-            lib_name=None,
-            lib_version=None,
         )
     )
 

@@ -1,0 +1,58 @@
+"""`relayq status`: the broker and every host."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from relayq import __version__, clock
+from relayq.cli.options import address, broker_of, client, json_option
+from relayq.errors import BrokerUnavailable
+from relayq.model.jobs import JobState
+
+if TYPE_CHECKING:
+    from relayq.client import Relay
+
+_DEGRADED = 3
+_NO_BROKER = 4
+
+
+@click.command()
+@json_option
+@click.pass_context
+def status(ctx: click.Context, as_json: bool) -> None:
+    """Show the broker and every host; exits with 3 when none is online, 4 without a broker."""
+    try:
+        with client() as relay:
+            ctx.exit(_show(relay, as_json=as_json))
+    except BrokerUnavailable as error:
+        error.exit_code = _NO_BROKER
+        raise
+
+
+def _show(relay: Relay, *, as_json: bool) -> int:
+    from relayq.cli import show
+
+    store = relay.session().store
+    facts = store.server_facts()
+    hosts = store.hosts.list(online_within=relay.config.lease.length)
+    queued = store.jobs.count()[JobState.QUEUED]
+    online = sum(host.is_online for host in hosts)
+    where = address(broker_of(relay.config))
+    version, aof = facts["redis_version"], bool(facts.get("aof_enabled"))
+    if as_json:
+        broker = {"address": where, "redis_version": version, "aof": aof}
+        shown = [show.host_as_json(host) for host in hosts]
+        show.print_json(
+            {"version": __version__, "broker": broker, "queued": queued, "hosts": shown}
+        )
+    else:
+        redis = f"redis {version}, aof {'on' if aof else 'off'}"
+        click.echo(
+            f"relayq {__version__} . broker {where} ({redis}) . "
+            f"{online} of {len(hosts)} hosts online . queue {queued}"
+        )
+        if hosts:
+            show.table(show.HOST_COLUMNS, show.host_rows(hosts, clock.now()))
+    return 0 if online else _DEGRADED

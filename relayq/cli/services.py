@@ -1,0 +1,211 @@
+"""This machine's worker and broker: up, down, worker, broker; and the version."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from relayq import __version__
+from relayq.cli.options import address, is_interactive, json_option
+from relayq.errors import RelayqError
+
+if TYPE_CHECKING:
+    from relayq.config import Config
+    from relayq.embedded import BrokerFacts
+
+_port_option = click.option("--port", type=click.IntRange(1, 65_535), help="The broker's port.")
+
+
+def _load() -> Config:
+    from relayq import config
+
+    return config.load()
+
+
+def _remark(line: str) -> None:
+    click.echo(f"relayq: {line}", err=True)
+
+
+@click.command()
+@_port_option
+def up(port: int | None) -> None:
+    """Start this machine's worker and, if no broker is configured, a private one."""
+    from relayq import embedded
+
+    config = _load()
+    if config.broker_url is not None:
+        if port is not None:
+            raise click.UsageError("--port is for a private broker, and another is configured")
+        click.echo(f"broker  {address(config.broker_url)} (configured)")
+        pid = embedded.start_worker(config)
+    else:
+        facts = embedded.start_broker(config, port=port)
+        click.echo(f"broker  {_broker_line(facts)}")
+        embedded.ensure(config, say=lambda _: None)
+        pid = embedded.start_worker(config)
+    worker = config.worker
+    click.echo(f"worker  {worker.name} (pid {pid}, {_count(worker.max_concurrent, 'slot')})")
+
+
+def _broker_line(facts: BrokerFacts) -> str:
+    return f"{address(facts.url)} (private, redis {facts.version}, pid {facts.pid})"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+@click.command()
+@click.option("--kill", is_flag=True, help="Cancel the jobs that run on this machine.")
+@click.option("--wait", is_flag=True, help="Let them end first; nothing new is started.")
+@click.option("-y", "--yes", is_flag=True, help="Don't ask: as --kill, unless --wait is given.")
+def down(kill: bool, wait: bool, yes: bool) -> None:
+    """Stop this machine's worker and private broker; nothing of them is left."""
+    from relayq import embedded
+    from relayq.cli import left
+
+    if kill and wait:
+        raise click.UsageError("--kill and --wait exclude each other")
+    config = _load()
+    kill = kill or (yes and not wait)
+    if not kill and not wait and (running := left.running_here(config)):
+        kill = _ask_to_kill(running)
+        wait = not kill
+    had_worker = embedded.stop_worker(config)
+    if running := left.running_here(config):
+        if not kill and not wait:
+            # Claimed since the look above, by a worker that was about to stop.
+            embedded.start_worker(config)
+            raise _jobs_run(running)
+        left.end(config, kill=kill, say=_remark)
+    had_broker = config.broker_url is None and embedded.stop_broker(config)
+    parts = [name for name, had in (("worker", had_worker), ("private broker", had_broker)) if had]
+    click.echo(f"stopped: {', '.join(parts)}" if parts else "nothing ran here")
+
+
+def _ask_to_kill(running: Sequence[str]) -> bool:
+    """Ask a person what becomes of the running jobs: True to kill them, False to wait."""
+    if not is_interactive():
+        raise _jobs_run(running)
+    answer = click.prompt(
+        f"{_count(len(running), 'job')} run here: kill them, wait for them, or leave all as it is",
+        type=click.Choice(["kill", "wait", "leave"]),
+        default="leave",
+        err=True,
+    )
+    if answer == "leave":
+        raise click.Abort
+    return bool(answer == "kill")
+
+
+def _jobs_run(running: Sequence[str]) -> RelayqError:
+    shown = ", ".join(running[:3]) + (", ..." if len(running) > 3 else "")
+    error = RelayqError(
+        f"{_count(len(running), 'job')} still on this machine: {shown}",
+        hint="relayq down --wait, or relayq down --kill",
+    )
+    error.exit_code = 1
+    return error
+
+
+@click.group()
+def worker() -> None:
+    """Start and stop this machine's worker."""
+
+
+@worker.command("start")
+def worker_start() -> None:
+    """Be this machine's worker, in the foreground, until told to stop."""
+    from relayq import worker as celery_worker
+
+    config = _load()
+    celery_worker.set_up_logging(config)
+    sys.exit(celery_worker.start(config))
+
+
+@worker.command("once")
+def worker_once() -> None:
+    """Run what is queued for this machine until nothing is left."""
+    from relayq import worker as celery_worker
+
+    config = _load()
+    number = celery_worker.once(config, celery_worker.url_of(config))
+    _remark(f"ran {_count(number, 'job')}")
+
+
+@worker.command("stop")
+def worker_stop() -> None:
+    """Stop the worker; jobs that run go on, and the next worker takes them over."""
+    from relayq import embedded
+    from relayq.cli import left
+
+    config = _load()
+    if not embedded.stop_worker(config):
+        click.echo("no worker ran here")
+        return
+    running = left.running_here(config)
+    go_on = f"; {_count(len(running), 'job')} on: relayq up takes over" if running else ""
+    click.echo(f"stopped: worker{go_on}")
+
+
+@click.group()
+def broker() -> None:
+    """Start and stop a broker on this machine."""
+
+
+@broker.command("start")
+@click.option("--listen", metavar="ADDRESS", help="Also listen here, for other machines.")
+@_port_option
+def broker_start(listen: str | None, port: int | None) -> None:
+    """Start a broker in the background and say how other machines reach it."""
+    from relayq import embedded, signing
+
+    config = _load()
+    facts = embedded.start_broker(config, listen=listen, port=port)
+    signing.load_key(config.fleet_key_path)
+    click.echo(f"broker  {_broker_line(facts)}")
+    if listen is None:
+        click.echo("Other machines reach it only after: relayq broker start --listen ADDRESS")
+        return
+    click.echo(_JOINING.format(home=config.home, listen=listen, port=facts.port))
+
+
+_JOINING = """\
+On each other machine, copy these two files from here (their mode is 600, keep it):
+  {home}/broker/password  to  ~/.relayq/broker/password
+  {home}/fleet.key  to  ~/.relayq/fleet.key
+and write into ~/.relayq/config.yml there:
+  broker:
+    host: {listen}
+    port: {port}
+    password_file: ~/.relayq/broker/password
+Then: relayq up"""
+
+
+@broker.command("stop")
+def broker_stop() -> None:
+    """Stop this machine's broker; its data stays."""
+    from relayq import embedded
+
+    config = _load()
+    click.echo("stopped: broker" if embedded.stop_broker(config) else "no broker ran here")
+
+
+@click.command()
+@json_option
+def version(as_json: bool) -> None:
+    """Print relayq's version."""
+    from importlib import metadata
+
+    python = platform.python_version()
+    if as_json:
+        from relayq.cli import show
+
+        libraries = {name: metadata.version(name) for name in ("celery", "redis", "click")}
+        show.print_json({"relayq": __version__, "python": python, **libraries})
+    else:
+        click.echo(f"relayq {__version__} (python {python})")

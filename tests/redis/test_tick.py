@@ -1,0 +1,228 @@
+"""tick: what happens because time passed, and what doesn't, when the broker itself was away."""
+
+import pytest
+
+from relayq.model.jobs import JobState
+from tests.redis.fleet import KEEP, LEASE
+from tests.redis.scenes import reach
+
+DAY = 86_400.0
+
+
+def restart_broker(fleet):
+    """Make the data set look as if it was last seen by another run of Redis."""
+    fleet.store.connection.hset(fleet.key("meta"), "run_id", "an earlier run")
+
+
+def test_a_tick_with_nothing_to_do_does_nothing(fleet):
+    fleet.host().start(fleet.submit())
+
+    assert fleet.tick() == []
+    assert fleet.tick() == []
+
+
+def test_nothing_expires_in_the_first_lease_after_a_restart_of_the_broker(fleet):
+    token = fleet.host().start(fleet.submit())
+    fleet.tick()
+    restart_broker(fleet)
+
+    assert fleet.expire() == []
+    fleet.clock.advance(LEASE - 2)
+    assert fleet.tick() == []
+    fleet.clock.advance(4)
+    assert fleet.tick() == [("expired", token.id)]
+
+
+def test_nothing_is_judged_in_the_first_lease_after_a_restart_of_the_broker(fleet):
+    id = reach(fleet, JobState.LOST)
+    restart_broker(fleet)
+
+    assert fleet.judge() == []
+    fleet.clock.advance(LEASE + 1)
+    assert fleet.tick() == [("judged", id)]
+
+
+def test_a_host_that_is_back_within_the_window_keeps_its_jobs(fleet):
+    host = fleet.host()
+    token = host.start(fleet.submit())
+    fleet.tick()
+    restart_broker(fleet)
+    fleet.expire()
+
+    assert host.beat(token) == ["ok"]
+
+    fleet.clock.advance(LEASE - 1)
+    assert fleet.tick() == []
+    assert fleet.state(token.id) is JobState.RUNNING
+
+
+def test_due_jobs_do_not_wait_for_the_window(fleet):
+    id = reach(fleet, JobState.SCHEDULED)
+    fleet.tick()
+    restart_broker(fleet)
+    fleet.clock.advance(3601)
+
+    assert fleet.tick() == [("due", id)]
+
+
+def test_the_first_tick_of_a_new_data_set_opens_no_window(fleet):
+    token = fleet.host().start(fleet.submit())
+
+    assert fleet.expire() == [("expired", token.id)]
+
+
+# The storm brake
+
+
+def test_when_two_hosts_vanish_at_once_one_lease_length_is_waited_once(fleet):
+    tokens = [fleet.host(name).start(fleet.submit()) for name in ("pi4", "mini")]
+
+    assert fleet.expire() == []
+    fleet.clock.advance(LEASE - 2)
+    assert fleet.tick() == []
+    fleet.clock.advance(4)
+    assert sorted(fleet.tick()) == sorted(("expired", token.id) for token in tokens)
+
+
+def test_hosts_that_come_back_under_the_brake_keep_their_jobs(fleet):
+    hosts = [fleet.host(name) for name in ("pi4", "mini")]
+    tokens = [host.start(fleet.submit()) for host in hosts]
+    fleet.expire()
+
+    for host, token in zip(hosts, tokens, strict=True):
+        host.beat(token)
+    fleet.clock.advance(LEASE - 1)
+
+    assert fleet.tick() == []
+    assert fleet.states(*(token.id for token in tokens)) == [JobState.RUNNING] * 2
+
+
+def test_many_jobs_of_one_host_are_no_storm(fleet):
+    host = fleet.host()
+    tokens = [host.start(fleet.submit()) for _ in range(5)]
+
+    assert len(fleet.expire()) == len(tokens)
+
+
+def test_the_brake_is_there_again_for_a_later_storm(fleet):
+    hosts = [fleet.host(name) for name in ("pi4", "mini")]
+    for _ in range(2):
+        for host in hosts:
+            host.start(fleet.submit())
+        assert fleet.expire() == []
+        fleet.clock.advance(LEASE + 1)
+        assert len(fleet.tick()) == 2
+        fleet.judge()
+        fleet.clock.advance(10 * LEASE)
+
+
+def test_a_job_without_a_record_does_not_stop_the_tick(fleet, store):
+    token = fleet.host().start(fleet.submit())
+    store.connection.zadd(fleet.key("state", "running"), {"nosuchjob000": 1})
+
+    # A brake first: who held a job that nobody knows can't be told.
+    fleet.expire()
+    fleet.clock.advance(LEASE + 1)
+    fleet.tick()
+
+    assert fleet.state(token.id) is JobState.LOST
+    assert store.connection.zscore(fleet.key("state", "running"), "nosuchjob000") is None
+
+
+# What is due
+
+
+def test_a_scheduled_job_is_queued_when_it_is_due_and_not_before(fleet):
+    id = fleet.submit(due_at=fleet.now() + 60, host="pi4")
+    fleet.clock.advance(58)
+    assert fleet.tick() == []
+
+    fleet.clock.advance(3)
+    assert fleet.tick() == [("due", id)]
+
+    assert [nudge["headers"]["id"] for nudge in fleet.nudges("host.pi4")] == [id]
+    assert fleet.record(id).due_at is None
+    assert fleet.host("pi4").claim(id)
+
+
+def test_a_due_job_stands_behind_what_was_queued_before_it(fleet):
+    late = fleet.submit(due_at=fleet.now() + 60)
+    early = fleet.submit()
+    fleet.clock.advance(61)
+    fleet.tick()
+
+    host = fleet.host()
+
+    assert [host.claim().id, host.claim().id] == [early, late]
+
+
+def test_one_tick_does_a_bounded_amount(fleet):
+    for _ in range(7):
+        fleet.submit(due_at=fleet.now() + 60)
+    fleet.clock.advance(61)
+
+    assert [len(fleet.tick(limit=3)) for _ in range(4)] == [3, 3, 1, 0]
+
+
+# Pruning
+
+
+@pytest.mark.parametrize("state", [JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED])
+def test_an_ended_job_is_kept_for_its_time_and_then_gone(fleet, store, state):
+    id = reach(fleet, state)
+    fleet.clock.advance(KEEP - 10)
+    assert fleet.tick() == []
+
+    fleet.clock.advance(20)
+    assert fleet.tick() == [("pruned", id)]
+
+    assert store.jobs.fetch_many([id]) == []
+
+
+@pytest.mark.parametrize(
+    "state",
+    [JobState.WAITING, JobState.QUEUED, JobState.NEEDS_HUMAN],
+)
+def test_a_job_that_has_not_ended_is_never_pruned(fleet, state):
+    id = reach(fleet, state)
+    fleet.clock.advance(10 * KEEP)
+
+    fleet.tick()
+
+    assert fleet.state(id) is state
+
+
+def test_pruning_leaves_nothing_of_a_job(fleet, store):
+    pi4, mini = fleet.host("pi4"), fleet.host("mini")
+    before = set(store.connection.keys())
+    id = fleet.submit(retries=1)
+    store.logs.follow(id, "reply-1")
+    lost = fleet.lose(pi4, id)
+    pi4.finish(lost)
+    token = mini.start(id)
+    child = fleet.submit(after=(id,))
+    store.logs.append(token, 0, b"output")
+    mini.finish(token, JobState.FAILED)
+    assert fleet.state(child) is JobState.FAILED
+
+    fleet.clock.advance(KEEP + 1)
+    fleet.tick()
+
+    left = {key.decode() for key in store.connection.keys()} - {key.decode() for key in before}
+    known = ("meta", "nudges", "queue")
+    assert not {key for key in left if not key.startswith(tuple(map(store.keys, known)))}
+    assert store.connection.zcard(fleet.key("by_host", "pi4")) == 0
+    assert store.connection.zcard(fleet.key("by_host", "mini")) == 0
+
+
+def test_pruning_goes_by_the_end_of_the_last_attempt(fleet):
+    host = fleet.host()
+    id = fleet.submit()
+    host.run(id)
+    fleet.clock.advance(KEEP - DAY)
+    fleet.retry(id)
+    host.run(id)
+
+    fleet.clock.advance(2 * DAY)
+
+    assert fleet.tick() == []

@@ -1,0 +1,122 @@
+"""One machine's private fleet, with the times of the lease protocol scaled down."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from relayq import Relay, config, embedded
+from relayq.client import Job
+from tests.waiting import until
+
+ROOT = Path(__file__).parent.parent.parent
+#: A fifth of the real times: what takes a minute takes twelve seconds.
+SCALED = {
+    "LENGTH": "6",
+    "BEAT": "1",
+    "IDLE_BEAT": "2",
+    "PERMIT": "4",
+    "EXTEND": "2",
+    "PARK": "60",
+    "LOST_MIN": "2",
+    "LOST_MAX": "4",
+    "PULL": "1",
+    "CHECK": "0.2",
+    "TICK": "0.5",
+}
+
+
+class Fleet:
+    """A private broker and a worker process that a test may kill and start again."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+        self.config = config.load(self.environ)
+        self.broker = embedded.start_broker(self.config)
+        self.worker: subprocess.Popen[bytes] | None = None
+        self.relay = Relay(url=self.broker.url, say=lambda _: None)
+
+    @property
+    def job(self) -> Job:
+        """The client."""
+        return self.relay.job
+
+    def start_worker(self, *command: str, **environ: str) -> None:
+        """Start a worker process and wait until it is registered."""
+        argv = command or ("-m", "relayq.worker")
+        log = (self.home / "test-worker.log").open("ab")
+        self.worker = subprocess.Popen(
+            [sys.executable, *argv],
+            cwd="/",
+            env={**self.environ, **environ},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
+        log.close()
+        pid = self.worker.pid
+        until(lambda: self.pid_online() == pid, within=15, what="the worker to register")
+
+    def pid_online(self) -> int | None:
+        """Return the pid of the worker that speaks for this host now."""
+        hosts = self.relay.session().store.hosts.list(online_within=self.config.lease.length)
+        return next((h.facts.get("pid") for h in hosts if h.is_online), None)
+
+    def end_worker(self, number: int = signal.SIGTERM) -> None:
+        """Send the worker process a signal and wait for its end."""
+        if self.worker is not None:
+            self.worker.send_signal(number)
+            self.worker.wait(15)
+            self.worker = None
+
+    def log(self) -> str:
+        """Return what the workers logged."""
+        return (self.home / "test-worker.log").read_text()
+
+    def close(self) -> None:
+        """End what is left."""
+        if self.worker is not None and self.worker.poll() is None:
+            with suppress(ProcessLookupError):
+                self.worker.send_signal(signal.SIGCONT)
+            self.end_worker()
+        self.relay.close()
+
+
+def start_fleet(home: Path, patch: pytest.MonkeyPatch) -> Iterator[Fleet]:
+    """Yield a broker with a worker that is up, and end both."""
+    for name, value in SCALED.items():
+        patch.setenv(f"RELAYQ_LEASE__{name}", value)
+    patch.setenv("RELAYQ_HOME", str(home))
+    patch.setenv("RELAYQ_DEFAULTS__GRACE", "1")
+    patch.setenv("RELAYQ_WORKER__PRIORITY", "normal")
+    patch.setenv("RELAYQ_WORKER__NAME", "here")
+    fleet = Fleet(home)
+    try:
+        fleet.start_worker()
+        yield fleet
+    finally:
+        fleet.close()
+
+
+@pytest.fixture
+def fleet(home, monkeypatch):
+    """A fleet whose worker and broker the test may end."""
+    yield from start_fleet(home, monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def shared_fleet(tmp_path_factory):
+    """A fleet for tests that leave worker and broker alone."""
+    home = tmp_path_factory.mktemp("shared", numbered=True) / "home"
+    home.mkdir(mode=0o700)
+    with pytest.MonkeyPatch.context() as patch:
+        yield from start_fleet(home, patch)
+        embedded.stop_broker(config.load())
