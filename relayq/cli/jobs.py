@@ -172,7 +172,7 @@ def wait(
     from relayq.results import exit_status
 
     deadline = None if timeout is None else clock.boottime() + timeout
-    with client(quiet=quiet) as relay:
+    with client(needs_worker=True, quiet=quiet) as relay:
         results = [relay.job.fetch(id) for id in ids]
         try:
             records = [ended(result, deadline) for result in results]
@@ -200,7 +200,7 @@ def _not_ended(results: Sequence[JobResult], timeout: float | None) -> WaitTimeo
 @click.pass_context
 def cancel(ctx: click.Context, ids: tuple[str, ...]) -> None:
     """End jobs for good, with all of their processes, also on a host that is asleep now."""
-    with client() as relay:
+    with client(needs_worker=True) as relay:
         results = [relay.job.fetch(id) for id in ids]
         asked = [(result, result.state, result.cancel()) for result in results]
         codes = [_tell_cancelled(relay, *one) for one in asked]
@@ -236,5 +236,5 @@ def _tell_cancelled(relay: Relay, result: JobResult, before: str, word: str) -> 
 @click.option("--force", is_flag=True, help="Its lost attempt is gone for certain.")
 def retry(id: str, force: bool) -> None:
     """Queue an ended job again, as a new attempt."""
-    with client() as relay:
+    with client(needs_worker=True) as relay:
         click.echo(relay.job.fetch(id).retry(force=force).id)

@@ -109,28 +109,30 @@ def command_line(command: tuple[str, ...], *, shell: bool) -> str | list[str]:
 
 
 @contextmanager
-def client(*, starts: bool = False, quiet: bool = False) -> Iterator[Relay]:
+def client(
+    *, starts: bool = False, needs_worker: bool = False, quiet: bool = False
+) -> Iterator[Relay]:
     """Connect to the fleet.
 
-    On a machine without configuration a command that `starts` brings up what is missing. The
-    others revive a private broker only beside its worker: who said `down` meant it.
+    On a machine without configuration a command that `starts` brings up what is missing, one that
+    `needs_worker` only the worker of a broker that stands: who said `down` meant it.
     """
+    from relayq import config
     from relayq.client import Relay
 
     def say(line: str) -> None:
         if not quiet:
             click.echo(f"relayq: {line}", err=True)
 
-    with Relay(say=say) as relay:
-        if not starts:
-            require_running(relay.config)
+    url = None if starts else standing_broker(config.load())
+    with Relay(url=None if needs_worker else url, say=say) as relay:
         yield relay
 
 
-def require_running(config: Config) -> str | None:
+def standing_broker(config: Config) -> str | None:
     """Return the URL of the broker that stands; raise when nothing runs here.
 
-    None when the private broker is gone while its worker goes on: then starting it is right.
+    None when the private broker died and its worker goes on: then to start it is right.
     """
     from relayq import embedded
     from relayq.errors import BrokerUnavailable
@@ -152,7 +154,7 @@ def broker_of(config: Config) -> str:
 
 def address(url: str) -> str:
     """Return what of a broker's URL may be shown: neither its secrets nor redis://."""
-    return re.sub(r"//[^/;@]*@", "//", url).removeprefix("redis://").removesuffix("/0")
+    return re.sub(r"//[^/;]*@", "//", url).removeprefix("redis://").removesuffix("/0")
 
 
 def is_interactive() -> bool:

@@ -20,6 +20,7 @@ from relayq.results import exit_status
 
 if TYPE_CHECKING:
     from relayq.client import JobResult, Relay
+    from relayq.store.logs import Piece
 
 #: How long a job may be queued before `run` says so.
 _QUIET_WAIT = 1.0
@@ -47,11 +48,14 @@ def run(relay: Relay, submit: Callable[[], JobResult], *, host: str | None, quie
                 note_offline(relay, host)
             _stream(relay, result, host, quiet=quiet)
             record = ended(result)
-        except (Interrupted, BrokenPipeError) as end:
+        except Interrupted:
             if result is not None:
-                _leave(
-                    result, detach=is_interactive() and isinstance(end, Interrupted), quiet=quiet
-                )
+                _leave(result, detach=is_interactive(), quiet=quiet)
+            raise
+        except BrokenPipeError:
+            # As with any pipe: whose reader left ends, and says nothing.
+            if result is not None:
+                _leave(result, detach=False, quiet=True)
             raise
     line = show.verdict(record, result.outcome())
     if line and not quiet:
@@ -81,8 +85,10 @@ def _note_waiting(relay: Relay, id: str, host: str | None) -> None:
 
 def note_offline(relay: Relay, host: str | None) -> None:
     """Say so when the asked host is away."""
-    if host is not None and is_offline(relay, host):
-        show.remark(f"{host} is offline; the job waits")
+    # The job is queued: nothing that goes wrong from here on is a failure of that.
+    with suppress(RelayqError):
+        if host is not None and is_offline(relay, host):
+            show.remark(f"{host} is offline; the job waits")
 
 
 def _leave(result: JobResult, *, detach: bool, quiet: bool) -> None:
@@ -110,7 +116,7 @@ def _leave(result: JobResult, *, detach: bool, quiet: bool) -> None:
 @click.pass_context
 def logs(ctx: click.Context, id: str, follow: bool, tail: int | None) -> None:
     """Print a job's output, stdout and stderr each to its own."""
-    with client() as relay:
+    with client(needs_worker=True) as relay:
         result = relay.job.fetch(id)
         record = result.record
         if record.attempt == 0 and not follow:
@@ -155,7 +161,8 @@ def last_lines(frames: list[Frame], count: int) -> list[Frame]:
     for frame in reversed(frames if count else []):
         lines = frame.data.count(b"\n")
         if lines >= wanted:
-            kept.append(frame._replace(data=_after(frame.data, wanted)))
+            if rest := _after(frame.data, wanted):
+                kept.append(frame._replace(data=rest))
             break
         wanted -= lines
         kept.append(frame)
@@ -171,32 +178,35 @@ def _after(data: bytes, newlines: int) -> bytes:
 
 
 def _kept(relay: Relay, result: JobResult, tail: int | None, why: str) -> int:
-    """Print what the broker kept of an output, marking the gaps; returns the exit code."""
+    """Print what the broker kept of an output, the gaps marked; returns the exit code."""
     record = result.record
     outcome = None if record.state.is_waitable else result.outcome()
-    pieces = relay.session().store.logs.read(record.id, record.attempt)
-    frames: list[Frame] = []
-    gaps, position, decoder = 0, 0, Decoder()
-    for piece in pieces:
-        if piece.position > position:
-            gaps += piece.position - position
-            _write_part(frames, tail, piece.position - position, record.host)
-            frames = []
-            decoder.reset()
-        frames += decoder.feed(piece.frames[max(0, position - piece.position) :])
-        position = max(position, piece.position + len(piece.frames))
-    write(frames if tail is None else last_lines(frames, tail))
+    parts, position = _parts(relay.session().store.logs.read(record.id, record.attempt))
     missing = outcome.output_bytes - position if outcome is not None else 0
-    if missing > 0:
-        show.remark(f"... {show.size(missing)} are only on {record.host}")
-    if not gaps and not missing and outcome is not None:
+    if tail is not None:
+        last = parts[-1][1]
+        # The end is enough when it holds all the lines that were asked for.
+        is_whole = not missing and sum(frame.data.count(b"\n") for frame in last) > tail
+        parts = [(0 if is_whole else parts[-1][0], last_lines(last, tail))]
+    for gap, frames in [*parts, (missing, [])]:
+        if gap:
+            show.remark(f"... {show.size(gap)} are only on {record.host}")
+        write(frames)
+    if outcome is not None and not missing and not any(gap for gap, _ in parts):
         return 0
     show.remark(f"{why}; this is what the broker kept of the output of {record.id}")
     return OutputUnavailable.exit_code
 
 
-def _write_part(frames: list[Frame], tail: int | None, gap: int, host: str | None) -> None:
-    """Write what stands before a gap, which is nothing when only the end was asked for."""
-    if tail is None:
-        write(frames)
-    show.remark(f"... {show.size(gap)} are only on {host}")
+def _parts(pieces: Iterable[Piece]) -> tuple[list[tuple[int, list[Frame]]], int]:
+    """Return what hangs together, each part with the size of the gap before it; and its end."""
+    parts: list[tuple[int, list[Frame]]] = [(0, [])]
+    position, decoder = 0, Decoder()
+    for piece in pieces:
+        if piece.position > position:
+            parts.append((piece.position - position, []))
+            position = piece.position
+            decoder.reset()
+        parts[-1][1].extend(decoder.feed(piece.frames[position - piece.position :]))
+        position = max(position, piece.position + len(piece.frames))
+    return parts, position

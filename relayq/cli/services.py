@@ -98,7 +98,7 @@ def _ask_to_kill(running: Sequence[str]) -> bool:
         err=True,
     )
     if answer == "leave":
-        raise click.Abort
+        raise click.exceptions.Exit(1)
     return bool(answer == "kill")
 
 

@@ -29,6 +29,7 @@ _ESCAPE = re.compile(
 _GAP = "  "
 _WIDEST = 60
 _SHORTEST_ID = 4
+_GIVING_WAY = ("WHAT", "NOTE", "TYPE")
 _COLOURS = {
     "running": "cyan",
     "succeeded": "green",
@@ -204,8 +205,10 @@ def _rich_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.text import Text
 
     shown = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for name in columns:
-        shown.add_column(name, no_wrap=True, overflow="ellipsis", ratio=None)
+    for i, name in enumerate(columns):
+        # The other columns keep their width on a narrow terminal.
+        widest = None if name in _GIVING_WAY else max(_width(row[i]) for row in [columns, *rows])
+        shown.add_column(name, no_wrap=True, overflow="ellipsis", min_width=widest)
     for row in rows:
         # Text takes no markup.
         shown.add_row(*(Text(cell, style=_COLOURS.get(cell.split(" ")[0], "")) for cell in row))
@@ -305,11 +308,12 @@ def _details(record: JobRecord, outcome: Outcome | None, now: float) -> Iterable
             yield "After", ", ".join(spec.after)
     if record.state is JobState.FAILED:
         yield "Failed", failure(record, outcome)
-    elif record.reason is not None:
-        yield "Reason", record.reason
-    if record.reason in (Reason.EXIT, Reason.SIGNAL):
-        what = "Exit" if record.reason == Reason.EXIT else "Signal"
-        yield what, str(record.exit_code if record.reason == Reason.EXIT else record.signal)
+    elif record.reason not in (None, Reason.EXIT):
+        yield "Reason", str(record.reason)
+    if record.exit_code is not None:
+        yield "Exit", str(record.exit_code)
+    if record.signal is not None:
+        yield "Signal", str(record.signal)
     if outcome is not None:
         yield "Output", _output(outcome)
     yield "Times", _times(record, now)

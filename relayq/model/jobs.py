@@ -44,10 +44,13 @@ class JobState(StrEnum):
 
 FINAL = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
 
-#: What may follow what. Each arrow is made by one script of the store; `None` is before submit.
+#: What may follow what. Each arrow is made by one script of the store; `None` is before submit
+#: (failed at once: a job that it comes after has failed already).
 MOVES: Mapping[JobState | None, frozenset[JobState]] = {
-    None: frozenset({JobState.WAITING, JobState.SCHEDULED, JobState.QUEUED}),
-    JobState.WAITING: frozenset({JobState.QUEUED, JobState.FAILED, JobState.CANCELLED}),
+    None: frozenset({JobState.WAITING, JobState.SCHEDULED, JobState.QUEUED, JobState.FAILED}),
+    JobState.WAITING: frozenset(
+        {JobState.QUEUED, JobState.SCHEDULED, JobState.FAILED, JobState.CANCELLED}
+    ),
     JobState.SCHEDULED: frozenset({JobState.QUEUED, JobState.CANCELLED}),
     JobState.QUEUED: frozenset({JobState.RUNNING, JobState.FAILED, JobState.CANCELLED}),
     JobState.RUNNING: frozenset(
@@ -68,6 +71,7 @@ MOVES: Mapping[JobState | None, frozenset[JobState]] = {
             JobState.FAILED,
             JobState.CANCELLED,
             JobState.QUEUED,
+            JobState.SCHEDULED,
             JobState.NEEDS_HUMAN,
         }
     ),

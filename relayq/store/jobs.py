@@ -19,6 +19,8 @@ from relayq.store.scripts import Scripts, broker_errors
 
 #: How many jobs one call of `submit` may store: a script holds up every other client.
 BATCH = 1000
+#: States before a claim: a host's own index doesn't have them.
+_UNCLAIMED = (JobState.WAITING, JobState.SCHEDULED, JobState.QUEUED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,8 @@ class Jobs:
         pipe = self._connection.pipeline(transaction=False)
         if host is not None:
             pipe.zrange(self._keys("by_host", host), 0, -1, desc=True)
-            pipe.zrange(self._keys("queue", f"host.{host}"), 0, limit - 1)
+            for state in _UNCLAIMED:
+                pipe.zrange(self._keys("state", state), 0, -1, desc=True)
         else:
             for state in wanted:
                 pipe.zrange(self._keys("state", state), 0, limit - 1, desc=True)
@@ -108,6 +111,8 @@ class Jobs:
             found = pipe.execute()
         ids = dict.fromkeys(id.decode() for part in found for id in part)
         records = [r for r in self.fetch_many(ids) if r.state in wanted]
+        if host is not None:
+            records = [r for r in records if host in (r.host, r.queue.removeprefix("host."))]
         records.sort(key=lambda r: r.finished_at or r.claimed_at or r.created_at, reverse=True)
         return records[:limit]
 

@@ -110,7 +110,6 @@ class Leases:
         exit_code: int | None = None,
         signal: int | None = None,
         delay: float | None = None,
-        started_at: float | None = None,
     ) -> str:
         """End an attempt; `delay` is the seconds until a retry, for the state scheduled.
 
@@ -131,7 +130,6 @@ class Leases:
             exit="" if exit_code is None else exit_code,
             signal="" if signal is None else signal,
             due="" if delay is None else delay,
-            started_at="" if started_at is None else f"{started_at:.3f}",
             outcome=outcome,
         )
         return str(answer.decode())

@@ -35,7 +35,8 @@ def broker_errors(what: str = "the broker") -> Iterator[None]:
             f"can't reach {what}: {error}", hint="relayq status; is its machine up?"
         ) from error
     except redis.exceptions.ResponseError as error:
-        if "OOM" in str(error) or "MISCONF" in str(error):
+        out_of_memory = isinstance(error, redis.exceptions.OutOfMemoryError)
+        if out_of_memory or "OOM command" in str(error) or "MISCONF" in str(error):
             raise BrokerUnavailable(
                 f"{what} takes no new work: {error}",
                 hint="free memory or disk on the broker's machine",

@@ -3,114 +3,145 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from relayq.model.jobs import JobState
 from relayq.store import Store
 from relayq.store.keys import KEYS
 
 HELD = {JobState.RUNNING, JobState.LOST}
+INDICES = ("ids", "state", "queue", "by_host", "active")
 
 
 def problems(store: Store) -> list[str]:
     """Return what is wrong with a data set, in words."""
-    records = {
-        id: {name.decode(): value.decode() for name, value in raw.items()}
-        for id, raw in _records(store).items()
-    }
+    found, broken = _read(store)
     return [
-        *_undeclared_or_immortal(store, records),
-        *_indices(store, records),
-        *_queues(store, records),
-        *_active(store, records),
-        *_phases(records),
+        *broken,
+        *_left_over(found),
+        *_indices(found),
+        *_queues(found),
+        *_active(found),
+        *_phases(found),
     ]
 
 
-def _records(store: Store) -> dict[str, Mapping[bytes, bytes]]:
-    ids = sorted(_suffixes(store, "job"))
-    pipe = store.connection.pipeline(transaction=False)
-    for id in ids:
-        pipe.hgetall(store.keys("job", id))
-    return dict(zip(ids, pipe.execute(), strict=True))
+@dataclass
+class Found:
+    """A data set as it was found: records by id, index members by name and suffix."""
+
+    records: dict[str, Mapping[str, str]] = field(default_factory=dict)
+    members: dict[str, dict[str, set[str]]] = field(
+        default_factory=lambda: {name: {} for name in INDICES}
+    )
+    #: key -> (name, suffix) of those that live as long as their record
+    pruned: dict[str, tuple[str, str]] = field(default_factory=dict)
 
 
-def _suffixes(store: Store, name: str) -> set[str]:
-    start = store.keys(name)
-    return {key.decode().removeprefix(start) for key in store.connection.keys(f"{start}*")}
-
-
-def _undeclared_or_immortal(store: Store, records: Mapping[str, object]) -> Iterator[str]:
+def _read(store: Store) -> tuple[Found, list[str]]:
+    """Read everything in two round trips after the list of keys."""
     keys = [key.decode() for key in store.connection.keys("*")]
     pipe = store.connection.pipeline(transaction=False)
     for key in keys:
         pipe.type(key).ttl(key)
-    answers = iter(pipe.execute())
-    for key, kind, ttl in zip(keys, answers, answers, strict=False):
-        name, rest = _declared(store, key)
-        if name is None:
-            yield f"{key} isn't declared in KEYS"
+    answers = pipe.execute()
+    found, broken, wanted = Found(), [], []
+    pipe = store.connection.pipeline(transaction=False)
+    for key, type_, ttl in zip(keys, answers[::2], answers[1::2], strict=True):
+        name, suffix = _declared(store, key)
+        complaint = _complaint(key, name, type_.decode(), ttl)
+        if complaint:
+            broken.append(complaint)
             continue
-        suffix, type_, meaning = KEYS[name]
-        if kind.decode() != type_:
-            yield f"{key} is a {kind.decode()}, declared as a {type_}"
-        if ttl < 0 and ("TTL" in meaning or not {"permanent", "pruned"} & set(meaning.split())):
-            yield f"{key} has no TTL, though it is declared: {meaning}"
-        if ttl < 0 and meaning.endswith("pruned") and rest not in records:
-            yield f"{key} is left over: there is no record"
+        if KEYS[name][2].endswith("pruned") and ttl < 0:
+            found.pruned[key] = (name, suffix)
+        if name == "job":
+            pipe.hgetall(key)
+        elif name == "active":
+            pipe.smembers(key)
+        elif name in INDICES:
+            pipe.zrange(key, 0, -1)
+        else:
+            continue
+        wanted.append((name, suffix))
+    for (name, suffix), content in zip(wanted, pipe.execute(), strict=True):
+        _keep(found, name, suffix, content)
+    return found, broken
 
 
-def _declared(store: Store, key: str) -> tuple[str | None, str]:
+def _keep(found: Found, name: str, suffix: str, content: Any) -> None:
+    if name == "job":
+        found.records[suffix] = {k.decode(): v.decode() for k, v in content.items()}
+    else:
+        found.members[name][suffix] = {id.decode() for id in content}
+
+
+def _declared(store: Store, key: str) -> tuple[str, str]:
     for name in KEYS:
         start = store.keys(name)
         if key == start or (start.endswith(":") and key.startswith(start)):
             return name, key.removeprefix(start)
-    return None, ""
+    return "", ""
 
 
-def _members(store: Store, name: str, suffix: str = "") -> set[str]:
-    return {id.decode() for id in store.connection.zrange(store.keys(name, suffix), 0, -1)}
+def _complaint(key: str, name: str, type_: str, ttl: int) -> str:
+    if not name:
+        return f"{key} isn't declared in KEYS"
+    _, declared, meaning = KEYS[name]
+    if type_ != declared:
+        return f"{key} is a {type_}, declared as a {declared}"
+    if ttl < 0 and ("TTL" in meaning or not {"permanent", "pruned"} & set(meaning.split())):
+        return f"{key} has no TTL, though it is declared: {meaning}"
+    return ""
 
 
-def _indices(store: Store, records: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
+def _left_over(found: Found) -> Iterator[str]:
+    for key, (_, id) in found.pruned.items():
+        if id not in found.records:
+            yield f"{key} is left over: there is no record"
+
+
+def _indices(found: Found) -> Iterator[str]:
     for state in JobState:
-        listed = _members(store, "state", state)
-        actual = {id for id, record in records.items() if record.get("state") == state}
+        listed = found.members["state"].get(state, set())
+        actual = {id for id, record in found.records.items() if record.get("state") == state}
         if listed != actual:
             yield f"index {state} differs from the records by {listed ^ actual}"
-    if unlisted := _members(store, "ids") ^ records.keys():
+    if unlisted := found.members["ids"].get("", set()) ^ found.records.keys():
         yield f"ids differ from the records by {unlisted}"
-    if unspecified := _suffixes(store, "spec") ^ records.keys():
+    specs = {suffix for name, suffix in found.pruned.values() if name == "spec"}
+    if unspecified := specs ^ found.records.keys():
         yield f"specs differ from the records by {unspecified}"
-    for host in _suffixes(store, "by_host"):
-        if forgotten := _members(store, "by_host", host) - records.keys():
+    for host, ids in found.members["by_host"].items():
+        if forgotten := ids - found.records.keys():
             yield f"by_host of {host} still lists {forgotten}"
 
 
-def _queues(store: Store, records: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
-    names = _suffixes(store, "queue") | {record["queue"] for record in records.values()}
-    for name in sorted(names):
-        listed = _members(store, "queue", name)
-        actual = {
-            id
-            for id, record in records.items()
-            if record["state"] == JobState.QUEUED and record["queue"] == name
-        }
+def _queues(found: Found) -> Iterator[str]:
+    queued: dict[str, set[str]] = {name: set() for name in found.members["queue"]}
+    for id, record in found.records.items():
+        if record["state"] == JobState.QUEUED:
+            queued.setdefault(record["queue"], set()).add(id)
+    for name, actual in queued.items():
+        listed = found.members["queue"].get(name, set())
         if listed != actual:
             yield f"queue {name} differs from the queued records by {listed ^ actual}"
 
 
-def _active(store: Store, records: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
-    held = {id: record for id, record in records.items() if record["state"] in HELD}
-    for host in _suffixes(store, "active") | {record["host"] for record in held.values()}:
-        rows = store.connection.smembers(store.keys("active", host))
-        listed = {id.decode() for id in rows}
-        actual = {id for id, record in held.items() if record["host"] == host}
+def _active(found: Found) -> Iterator[str]:
+    held: dict[str, set[str]] = {name: set() for name in found.members["active"]}
+    for id, record in found.records.items():
+        if record["state"] in HELD:
+            held.setdefault(record["host"], set()).add(id)
+    for host, actual in held.items():
+        listed = found.members["active"].get(host, set())
         if listed != actual:
             yield f"active of {host} differs from the records by {listed ^ actual}"
 
 
-def _phases(records: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
-    for id, record in records.items():
+def _phases(found: Found) -> Iterator[str]:
+    for id, record in found.records.items():
         is_held = record["state"] in HELD
         if is_held != ("phase" in record):
             yield f"{id} is {record['state']} with phase {record.get('phase')}"

@@ -68,7 +68,7 @@ def test_each_attempt_has_a_start_of_its_own(fleet):
     host = fleet.host()
     id = fleet.submit(retries=1)
     first = host.start(id)
-    host.finish(first, JobState.SCHEDULED, delay=1, started_at=fleet.now())
+    host.finish(first, JobState.SCHEDULED, delay=1)
     fleet.clock.advance(100)
     fleet.tick()
 

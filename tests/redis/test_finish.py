@@ -208,7 +208,7 @@ def test_the_retry_is_another_attempt_of_the_same_job(fleet):
 def test_a_retry_that_is_lost_counts_as_lost_and_not_as_never_started(fleet):
     host = fleet.host()
     first = host.start(fleet.submit(retries=1))
-    host.finish(first, JobState.SCHEDULED, delay=1, started_at=fleet.now())
+    host.finish(first, JobState.SCHEDULED, delay=1)
     fleet.clock.advance(2)
     fleet.tick()
     host.start(first.id)

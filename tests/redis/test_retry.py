@@ -96,8 +96,8 @@ def test_after_a_retry_the_old_token_is_stale(fleet):
 
 
 def test_the_dispatcher_says_why_a_retry_is_refused(fleet):
-    running = reach(fleet, JobState.RUNNING)
     orphan = fleet.lose(fleet.host(), fleet.submit(on_lost="ask")).id
+    running = reach(fleet, JobState.RUNNING)
 
     with pytest.raises(Conflict, match="is running"):
         fleet.dispatcher.retry(running)

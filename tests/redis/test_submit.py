@@ -42,9 +42,7 @@ def test_more_than_a_batch_in_one_call_is_refused(fleet, store):
     submission = Submission(one, fleet.signer.sign_spec(one))
 
     with pytest.raises(ValueError, match="at most 1000"):
-        store.jobs.submit(
-            [submission] * (BATCH + 1), template=TEMPLATE, key_id=fleet.signer.key_id
-        )
+        store.jobs.submit([submission] * (BATCH + 1), template=TEMPLATE, key_id=fleet.signer.key_id)
 
 
 def test_the_dispatcher_splits_what_is_more_than_a_batch(fleet, store):
@@ -148,9 +146,7 @@ def test_every_record_comes_with_one_nudge_on_its_queue_in_order(fleet):
         "relayq.run_command",
         "relayq.transcode",
     ]
-    assert fleet.nudges("host.pi4") == [
-        json.loads(message(elsewhere, "run_command", "host.pi4"))
-    ]
+    assert fleet.nudges("host.pi4") == [json.loads(message(elsewhere, "run_command", "host.pi4"))]
 
 
 def test_a_nudge_has_what_a_stock_celery_worker_reads(fleet):

@@ -108,7 +108,7 @@ def test_the_brake_is_there_again_for_a_later_storm(fleet):
     hosts = [fleet.host(name) for name in ("pi4", "mini")]
     for _ in range(2):
         for host in hosts:
-            host.start(fleet.submit())
+            host.start(fleet.submit(on_lost="fail"))
         assert fleet.expire() == []
         fleet.clock.advance(LEASE + 1)
         assert len(fleet.tick()) == 2
@@ -194,7 +194,7 @@ def test_a_job_that_has_not_ended_is_never_pruned(fleet, state):
 
 def test_pruning_leaves_nothing_of_a_job(fleet, store):
     pi4, mini = fleet.host("pi4"), fleet.host("mini")
-    before = set(store.connection.keys())
+    before = set(store.connection.keys("*"))
     id = fleet.submit(retries=1)
     store.logs.follow(id, "reply-1")
     lost = fleet.lose(pi4, id)
@@ -208,7 +208,7 @@ def test_pruning_leaves_nothing_of_a_job(fleet, store):
     fleet.clock.advance(KEEP + 1)
     fleet.tick()
 
-    left = {key.decode() for key in store.connection.keys()} - {key.decode() for key in before}
+    left = {key.decode() for key in store.connection.keys("*")} - {key.decode() for key in before}
     known = ("meta", "nudges", "queue")
     assert not {key for key in left if not key.startswith(tuple(map(store.keys, known)))}
     assert store.connection.zcard(fleet.key("by_host", "pi4")) == 0

@@ -120,7 +120,7 @@ def _shown(raw: bytes) -> list[str]:
     if len(raw) > 100_000 or "\0" in text:
         return [f"({len(raw)} bytes)"]
     lines = text.splitlines()
-    return lines if len(lines) <= 40 else [*lines[:20], "(...)", *lines[-20:]]
+    return lines if len(lines) <= 20 else [*lines[:8], "(...)", *lines[-8:]]
 
 
 @dataclass(eq=False)
@@ -184,16 +184,25 @@ class Host:
         self.fleet.note(f"{self.name}$ relayq worker start &")
         self.worker = self.start_relayq("worker", "start")
 
+    def repair(self) -> None:
+        """Put right what a test may have left: the cable, and the worker."""
+        self.set_link("up")
+        if self.worker is None or self.worker.status is not None:
+            self.start_worker()
+
     def end_worker(self, number: signal.Signals = signal.SIGTERM) -> None:
         """End the worker by a signal; its jobs are their shims'."""
         if self.worker is None:
             raise RuntimeError(f"{self.name} has no worker")
         self.fleet.note(f"{self.name}$ kill -{number.name.removeprefix('SIG')} {self.worker.pid}")
-        self.worker.kill(number)
-        self.worker = None
+        worker, self.worker = self.worker, None
+        worker.kill(number)
+        worker.finish()
 
     def set_link(self, state: str) -> None:
         """Pull the cable (`down`), or plug it in again (`up`)."""
+        if f"state {state.upper()}" in ip("-n", self.namespace, "link", "show", "eth0"):
+            return
         self.fleet.note(f"{self.name}$ ip link set eth0 {state}")
         ip("-n", self.namespace, "link", "set", "eth0", state)
 
@@ -258,11 +267,9 @@ class Fleet:
         return self.broker.relayq("broker", "start", *listen)
 
     def kill_broker(self) -> None:
-        """Kill the Redis server, and wait until it is gone."""
-        (pid,) = self.broker.pids()
-        self.note(f"broker$ kill -KILL {pid}")
-        os.kill(pid, signal.SIGKILL)
-        until(lambda: not self.broker.pids(), what="the broker to be gone")
+        """Kill the Redis server, and a child of its that rewrites its file; wait for their end."""
+        self.note("broker$ killall -KILL redis-server")
+        until(lambda: not _kill_all(self.broker), what="the broker to be gone")
 
     def host(self, name: str) -> Host:
         """Return the host with this hostname."""
@@ -283,15 +290,36 @@ class Fleet:
         for host in self.hosts:
             with suppress(RuntimeError, subprocess.TimeoutExpired):
                 host.end_worker()
-        for host in self.hosts:
-            until(lambda host=host: not _kill_all(host), within=10, what=f"{host.name} to be idle")
-            ip("netns", "delete", host.namespace)
-        for command in self._commands:
-            command.process.wait(10)
+        try:
+            for host in self.hosts:
+                until(lambda host=host: not _kill_all(host), what=f"{host.name} to be empty")
+            for command in self._commands:
+                if command.seconds == 0:
+                    command.finish(5)
+        finally:
+            for host in self.hosts:
+                ip("netns", "delete", host.namespace)
+            self._write_transcript()
+            shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _write_transcript(self) -> None:
         # The conftest empties os.environ of what could configure relayq, so this asks the kernel.
         if file := psutil.Process().environ().get("RELAYQ_TRANSCRIPT"):
             Path(file).write_text("\n\n".join(self.transcript) + "\n")
-        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def has_namespaces() -> bool:
+    """Tell whether this machine lets us make one; root in a container may not."""
+    name = f"rq{os.getpid()}-probe"
+    try:
+        ip("netns", "add", name)
+        ip("netns", "exec", name, "unshare", "--uts", "true")
+    except RuntimeError:
+        return False
+    finally:
+        with suppress(RuntimeError):
+            ip("netns", "delete", name)
+    return True
 
 
 def _kill_all(host: Host) -> list[int]:

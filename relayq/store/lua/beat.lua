@@ -23,8 +23,10 @@ for i = rest, #ARGV, 4 do
     end
     move(id, state, "running", instant(ends))
     local cancelled = call("HGET", K.job .. id, "cancel")
-    if phase == "started" and not cancelled and call("HSETNX", K.job .. id, "started", instant(at)) == 1 then
-      call("HSET", K.job .. id, "phase", "started")
+    if phase == "started" and not cancelled then
+      if call("HSETNX", K.job .. id, "started", instant(at)) == 1 then
+        call("HSET", K.job .. id, "phase", "started")
+      end
     end
     table.insert(words, cancelled and "cancel" or "ok")
   end

@@ -16,7 +16,7 @@ for i = rest, #ARGV do
   end
 end
 if not first then return { "none" } end
-local record = call("HMGET", K.job .. first, "state", "attempt", "failures")
+local record = call("HMGET", K.job .. first, "state", "attempt", "failures", "host")
 if record[1] ~= "queued" then
   call("ZREM", K.queue .. where, first)
   return { "again" }
@@ -24,10 +24,12 @@ end
 local at = now()
 local attempt = tonumber(record[2] or 0) + 1
 -- First a write that Redis refuses when it is out of memory: nothing new starts then.
-call("HSET", K.job .. first, "attempt", attempt, "uid", uid, "host", host, "boot", boot, "phase", "claimed",
+call("HSET", K.job .. first, "attempt", attempt, "uid", uid, "host", host,
+  "boot", install .. "/" .. boot, "phase", "claimed",
   "claimed", instant(at))
 call("ZREM", K.queue .. where, first)
-call("HDEL", K.job .. first, "log_sent", "exit", "signal", "finished", "orphan")
+call("HDEL", K.job .. first, "log_sent", "exit", "signal", "orphan")
+if record[4] and record[4] ~= host then call("ZREM", K.by_host .. record[4], first) end
 move(first, "queued", "running", instant(at + tonumber(lease)))
 call("SADD", K.active .. host, first)
 call("ZADD", K.by_host .. host, instant(at), first)

@@ -3,13 +3,13 @@
 -- A cancel that came first wins, whatever the outcome says. A repeated call (a lost reply) is
 -- answered "already". What comes after the job is released here, so that no crash can part them.
 --
--- args: offset template id attempt uid state reason exit signal due started_at outcome
+-- args: offset template id attempt uid state reason exit signal due outcome
 -- Returns  the state that the job now has | "already" | "stale" | "gone"
 call("ZREM", K.hosts, "")
 local word, from = check(id, attempt, uid)
 if word == "gone" then return "gone" end
-if word == "ended" and call("HGET", K.job .. id, "ended_by") == uid then return "already" end
 if word ~= "current" then
+  if call("HGET", K.job .. id, "ended_by") == uid then return "already" end
   call("SET", K.late .. id, outcome)
   return "stale"
 end
@@ -19,7 +19,6 @@ local to = r[1] and "cancelled" or state
 if r[1] and reason ~= "user" then reason = "user" end
 leave_host(id, r[2])
 call("HSET", K.job .. id, "ended_by", uid)
-if started_at ~= "" then call("HSET", K.job .. id, "started", started_at) end
 if exit ~= "" then call("HSET", K.job .. id, "exit", exit) end
 if signal ~= "" then call("HSET", K.job .. id, "signal", signal) end
 call("SET", K.outcome .. id, outcome)

@@ -19,7 +19,7 @@ local function position(priority, since, nth)
 end
 
 local function nudge(id, kind, queue)
-  local message = template:gsub("@id", id):gsub("@kind", kind):gsub("@queue", queue)
+  local message = template:gsub("@(%a+)", { id = id, kind = kind, queue = queue })
   call("LPUSH", K.nudges .. queue, message)
 end
 
@@ -33,7 +33,7 @@ end
 -- Leave a running or lost attempt behind.
 local function leave_host(id, host)
   if host then call("SREM", K.active .. host, id) end
-  call("HDEL", K.job .. id, "phase", "started")
+  call("HDEL", K.job .. id, "phase")
 end
 
 -- Put a job on its queue, at the place that its first queueing gave it.
@@ -44,7 +44,7 @@ local function enqueue(id, from, at)
     since = instant(at)
     call("HSET", K.job .. id, "queued", since)
   end
-  call("HDEL", K.job .. id, "due", "waits", "reason")
+  call("HDEL", K.job .. id, "due", "waits", "reason", "started", "finished")
   move(id, from, "queued", instant(at))
   call("ZADD", K.queue .. r[2], position(r[3], since), id)
   nudge(id, r[1], r[2])
@@ -80,7 +80,12 @@ local function settle_dependents(id, state, at)
           settle(child, "waiting", "failed", "upstream", at)
           table.insert(ended, { child, "failed" })
         elseif call("HINCRBY", K.job .. child, "waits", -1) <= 0 then
-          enqueue(child, "waiting", at)
+          local due = call("HGET", K.job .. child, "due")
+          if due and tonumber(due) > at then
+            move(child, "waiting", "scheduled", due)
+          else
+            enqueue(child, "waiting", at)
+          end
         end
       end
     end
@@ -94,6 +99,10 @@ local function verdict(id, from, at, crash_limit, absent)
   local r = call("HMGET", K.job .. id, "cancel", "phase", "unstarted", "losses", "on_lost", "host", "attempt", "uid", "boot")
   local host = r[6]
   local started = r[2] == "started"
+  local on_lost = r[5] or "retry"
+  if started and not absent and on_lost ~= "retry" then
+    call("HSET", K.job .. id, "orphan", host .. " " .. r[9] .. " " .. r[7] .. " " .. r[8])
+  end
   if r[1] then
     leave_host(id, host)
     settle(id, from, "cancelled", "user", at)
@@ -108,13 +117,9 @@ local function verdict(id, from, at, crash_limit, absent)
   end
   local losses = call("HINCRBY", K.job .. id, "losses", 1)
   leave_host(id, host)
-  local on_lost = r[5] or "retry"
   if on_lost == "retry" and losses < tonumber(crash_limit) then
     enqueue(id, from, at)
     return "queued"
-  end
-  if not absent and on_lost ~= "retry" then
-    call("HSET", K.job .. id, "orphan", host .. " " .. (r[9] or "") .. " " .. r[7] .. " " .. r[8])
   end
   local to = on_lost == "ask" and "needs_human" or "failed"
   settle(id, from, to, "lost", at)

@@ -5,6 +5,7 @@
 --
 -- args: offset host install boot lease key_id slots version facts
 -- Returns  "wrong_key" | "taken" | "ok", then id, attempt, uid of each of its attempts
+call("ZREM", K.hosts, "")
 local at = now()
 local known = call("HGET", K.meta, "key_id")
 if known and known ~= key_id then return { "wrong_key" } end
@@ -17,6 +18,8 @@ call("HDEL", K.host .. host, "stopped")
 call("ZADD", K.hosts, instant(at), host)
 if not known then call("HSET", K.meta, "key_id", key_id) end
 local answer = { "ok" }
+-- Another machine can't speak for what the last one of this name ran.
+if old[1] and old[1] ~= install then return answer end
 for _, id in ipairs(call("SMEMBERS", K.active .. host)) do
   local r = call("HMGET", K.job .. id, "attempt", "uid", "host", "state")
   if r[3] == host and (r[4] == "running" or r[4] == "lost") then

@@ -2,6 +2,7 @@
 --
 -- args: offset template id state note
 -- Returns  the state that the job now has | "unfit", state | "gone"
+call("ZREM", K.hosts, "")
 local from = call("HGET", K.job .. id, "state")
 if not from then return { "gone" } end
 if from ~= "needs_human" then return { "unfit", from } end

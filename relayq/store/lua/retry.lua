@@ -11,12 +11,14 @@ if state ~= "succeeded" and state ~= "failed" and state ~= "cancelled" and state
   return { "unfit", state }
 end
 if r[2] and force == "" then
-  local host, boot = r[2]:match("^(%S+) (%S*)")
-  if call("HGET", K.host .. host, "boot") == boot then return { "orphan", host } end
+  local host, install, boot = r[2]:match("^(%S+) ([^/]*)/(%S*)")
+  local now_there = call("HMGET", K.host .. host, "install", "boot")
+  -- Only a reboot of that same machine proves that nothing is left.
+  if now_there[1] ~= install or now_there[2] == boot then return { "orphan", host } end
 end
 local at = now()
 call("HSET", K.job .. id, "queued", instant(at))
-call("HDEL", K.job .. id, "cancel", "exit", "signal", "finished", "started", "losses", "unstarted", "failures",
+call("HDEL", K.job .. id, "cancel", "exit", "signal", "losses", "unstarted", "failures",
   "orphan", "ended_by", "note")
 call("DEL", K.done .. id)
 enqueue(id, state, at)

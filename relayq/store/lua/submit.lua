@@ -10,12 +10,13 @@ local known = call("HGET", K.meta, "key_id")
 if known and known ~= key_id then return { "wrong_key" } end
 
 local function parents(after)
-  local unfinished, upstream = {}, false
+  local unfinished, upstream, seen = {}, false, {}
   for parent in after:gmatch("%S+") do
     local state = call("HGET", K.job .. parent, "state")
     if not state then return nil end
     if state == "failed" or state == "cancelled" then upstream = true end
-    if state ~= "succeeded" then table.insert(unfinished, parent) end
+    if state ~= "succeeded" and not seen[parent] then table.insert(unfinished, parent) end
+    seen[parent] = true
   end
   return unfinished, upstream
 end
@@ -36,7 +37,7 @@ for i = rest, #ARGV, 10 do
     if upstream then state = "failed" elseif #unfinished > 0 then state = "waiting" elseif due ~= "" then state = "scheduled" end
     -- The first write is one that Redis refuses when it is out of memory: then nothing is stored.
     call("SET", K.spec .. id, spec)
-    local created = string.format("%.3f", at)
+    local created = instant(at)
     local fields = { "state", state, "kind", kind, "queue", queue, "priority", priority, "created", created }
     local function add(name, value) table.insert(fields, name); table.insert(fields, value) end
     if on_lost ~= "retry" then add("on_lost", on_lost) end
@@ -48,7 +49,10 @@ for i = rest, #ARGV, 10 do
     call("HSET", K.job .. id, unpack(fields))
     call("ZADD", K.ids, 0, id)
     call("ZADD", K.state .. state, state == "scheduled" and due or created, id)
-    for _, parent in ipairs(unfinished) do call("SADD", K.dependents .. parent, id) end
+    if state == "waiting" then
+      for _, parent in ipairs(unfinished) do call("SADD", K.dependents .. parent, id) end
+    end
+    if state == "failed" then announce(id, state) end
     if reply ~= "" then
       call("SADD", K.followers .. id, reply)
       call("EXPIRE", K.followers .. id, 604800)

@@ -1,0 +1,167 @@
+"""A broker out of memory: nothing new starts, everything that runs can go on and end.
+
+On real servers only: fakeredis has no memory limit.
+"""
+
+import pytest
+
+from relayq.errors import BrokerUnavailable
+from relayq.model.jobs import JobState
+from tests.redis.fleet import spec
+from tests.redis.scenes import reach
+
+pytestmark = pytest.mark.parametrize("connection", ["redis7", "redis62"], indirect=True)
+
+
+@pytest.fixture
+def fill_memory(connection):
+    """Return what makes the broker refuse every write that needs memory."""
+
+    def fill():
+        used = int(connection.info("memory")["used_memory"])
+        connection.config_set("maxmemory-policy", "noeviction")
+        connection.config_set("maxmemory", used // 2)
+        with pytest.raises(Exception, match="OOM|out of memory|used memory"):
+            connection.set("{probe}", "x")
+
+    yield fill
+    connection.config_set("maxmemory", 0)
+
+
+def test_a_submit_is_refused_with_nothing_stored(fleet, store, fill_memory):
+    fleet.submit()
+    before = snapshot(store)
+    fill_memory()
+
+    with pytest.raises(BrokerUnavailable, match="takes no new work"):
+        fleet.dispatcher.submit([spec(), spec()])
+
+    assert snapshot(store) == before
+
+
+def test_a_first_submit_ever_is_refused_with_nothing_stored(fleet, store, fill_memory):
+    fill_memory()
+
+    with pytest.raises(BrokerUnavailable):
+        fleet.submit()
+
+    assert snapshot(store) == {}
+
+
+def test_a_claim_is_refused_and_the_job_stays_queued(fleet, store, fill_memory):
+    host = fleet.host()
+    id = fleet.submit()
+    before = snapshot(store)
+    fill_memory()
+
+    with pytest.raises(BrokerUnavailable, match="takes no new work"):
+        host.ask()
+
+    assert snapshot(store) == before
+    assert fleet.state(id) is JobState.QUEUED
+
+
+def test_a_retry_by_a_person_is_refused_with_nothing_changed(fleet, store, fill_memory):
+    id = reach(fleet, JobState.FAILED)
+    before = snapshot(store)
+    fill_memory()
+
+    with pytest.raises(BrokerUnavailable):
+        fleet.retry(id)
+
+    assert snapshot(store) == before
+
+
+def test_a_beat_keeps_the_lease_and_starts_what_was_claimed(fleet, fill_memory):
+    host = fleet.host()
+    running, claimed = host.start(fleet.submit()), host.claim(fleet.submit())
+    fill_memory()
+    fleet.clock.advance(50)
+
+    assert host.beat(running, claimed, facts='{"load": 1}') == ["ok", "ok"]
+
+    fleet.clock.advance(50)
+    assert fleet.tick() == []
+    assert fleet.record(claimed.id).phase == "started"
+
+
+@pytest.mark.parametrize(
+    "state",
+    [JobState.SUCCEEDED, JobState.FAILED, JobState.NEEDS_HUMAN, JobState.SCHEDULED],
+)
+def test_a_running_job_can_end(fleet, store, fill_memory, state):
+    host = fleet.host()
+    token = host.start(fleet.submit())
+    child = fleet.submit(after=(token.id,))
+    fill_memory()
+
+    assert host.finish(token, state, output=b"x" * 10_000) == state
+
+    assert store.jobs.outcome(token.id)
+    settled = {JobState.SUCCEEDED: JobState.QUEUED, JobState.FAILED: JobState.FAILED}
+    assert fleet.state(child) is settled.get(state, JobState.WAITING)
+
+
+def test_a_late_outcome_is_kept(fleet, store, fill_memory):
+    host = fleet.host()
+    token = fleet.lose(host, fleet.submit())
+    fill_memory()
+
+    assert host.finish(token) == "stale"
+    assert store.connection.exists(fleet.key("late", token.id))
+
+
+def test_a_queued_and_a_running_job_can_be_cancelled(fleet, fill_memory):
+    running = reach(fleet, JobState.RUNNING)
+    queued = fleet.submit()
+    fill_memory()
+
+    assert fleet.cancel(queued) == ("cancelled", None)
+    assert fleet.cancel(running) == ("asked", "pi4")
+
+    assert fleet.record(running).cancel_at is not None
+
+
+def test_a_person_can_close_a_job(fleet, fill_memory):
+    id = reach(fleet, JobState.NEEDS_HUMAN)
+    fill_memory()
+
+    assert fleet.resolve(id, JobState.FAILED, note="enough") == "failed"
+
+
+def test_an_attempt_can_be_reported_lost_released_and_parked(fleet, fill_memory):
+    host = fleet.host()
+    lost, released, parked = (host.start(fleet.submit()) for _ in range(3))
+    fill_memory()
+
+    assert host.lose(lost) == "queued"
+    assert host.release(released) == "queued"
+    assert host.park(parked) == "ok"
+
+
+def test_output_can_be_logged(fleet, store, fill_memory):
+    token = fleet.host().start(fleet.submit())
+    fill_memory()
+
+    assert store.logs.append(token, 0, b"output") == "ok"
+
+
+def test_time_goes_on(fleet, fill_memory):
+    token = fleet.host().start(fleet.submit())
+    due = fleet.submit(due_at=fleet.now() + 30)
+    fill_memory()
+
+    assert set(fleet.expire()) == {("expired", token.id), ("due", due)}
+
+
+def test_a_restarted_worker_can_speak_for_its_jobs(fleet, fill_memory):
+    host = fleet.host()
+    token = host.start(fleet.submit())
+    fill_memory()
+
+    assert host.register() == ("ok", [token])
+
+
+def snapshot(store):
+    """Return everything that Redis holds."""
+    return {key: store.connection.dump(key) for key in store.connection.keys("*")}

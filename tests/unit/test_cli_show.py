@@ -1,0 +1,208 @@
+"""What the command line shows: pure rendering."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from relayq.cli import options, output, show
+from relayq.model.hosts import Host
+from relayq.model.jobs import JobRecord, JobState, Outcome, Spec
+from relayq.model.output import STDERR, STDOUT, Frame
+
+SPEC = Spec("3f2a00000000", "run_command", {"cmd": "make nightly"}, name="nightly", timeout=18_000)
+QUEUED = JobRecord(
+    SPEC.id, SPEC.kind, JobState.QUEUED, "host.pi4", priority=5, created_at=1000.0, spec=SPEC
+)
+FAILED = replace(
+    QUEUED,
+    state=JobState.FAILED,
+    attempt=1,
+    host="pi4",
+    reason="exit",
+    exit_code=3,
+    claimed_at=1001.0,
+    started_at=1001.0,
+    finished_at=1003.5,
+)
+OUTCOME = Outcome(SPEC.id, 1, "u", "pi4", JobState.FAILED, "exit", exit_code=3, run_time=0.24)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain [bold]text[/bold]", "plain [bold]text[/bold]"),
+        ("two\nlines\tand a tab", "two lines and a tab"),
+        ("\x1b[31mred\x1b[0m", "?red?"),
+        ("\x1b]0;a title\x07end", "?end"),
+        ("\x1b]8;;http://x\x1b\\link", "?link"),
+        ("\x9b2Jbell\x07 back\x08 null\0", "?bell? back? null?"),
+        ("\u202ebidi", "?bidi"),
+        ("a lone \udcff byte", "a lone ? byte"),
+        ("\x1b", "?"),
+        ("日本語 é", "日本語 é"),
+    ],
+)
+def test_a_jobs_text_cant_move_the_cursor(text, shown):
+    assert show.inert(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (-3, "0s"),
+        (0.9, "0s"),
+        (59, "59s"),
+        (60, "1m"),
+        (3599, "59m"),
+        (7200, "2h"),
+        (200_000, "2d"),
+    ],
+)
+def test_an_age_has_one_unit(seconds, shown):
+    assert show.age(seconds) == shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (-1, "0.0s"),
+        (0.24, "0.2s"),
+        (9.96, "10s"),
+        (59.6, "1m00s"),
+        (231, "3m51s"),
+        (7440, "2h04m"),
+        (93_600, "1d02h"),
+    ],
+)
+def test_a_span_has_two_units(seconds, shown):
+    assert show.span(seconds) == shown
+
+
+@pytest.mark.parametrize(("seconds", "shown"), [(18_000, "5h"), (90, "90s"), (0.5, "0.5s")])
+def test_a_limit_reads_as_it_was_typed(seconds, shown):
+    assert show.limit(seconds) == shown
+
+
+def test_an_id_is_shown_as_short_as_it_is_unique():
+    short = show.short_ids(["3f2a00000000", "3f2a01000000", "3f2b00000000", "c07d00000000"])
+
+    assert short == {
+        "3f2a00000000": "3f2a00",
+        "3f2a01000000": "3f2a01",
+        "3f2b00000000": "3f2b",
+        "c07d00000000": "c07d",
+    }
+
+
+def test_one_id_is_shown_with_four_characters():
+    assert show.short_ids(["3f2a00000000", "3f2a00000000"]) == {"3f2a00000000": "3f2a"}
+
+
+def test_a_plain_table_is_aligned_by_what_a_terminal_shows():
+    lines = show.plain_table(["A", "B"], [["日本", "x"], ["a", "y" * 70]])
+
+    assert lines == ["A     B", "日本  x", "a     " + "y" * 57 + "..."]
+
+
+def test_a_row_says_where_a_job_is_meant_to_run_and_why_it_failed():
+    rows = show.job_rows([QUEUED, replace(FAILED, id="c07d00000000")], now=1060.0)
+
+    what = "nightly: make nightly"
+    assert rows == [
+        ["3f2a", "queued", "->pi4", "run_command", what, "1m", "-", ""],
+        ["c07d", "failed", "pi4", "run_command", what, "1m", "2.5s", "exit 3"],
+    ]
+
+
+def test_the_last_line_counts_what_isnt_in_the_table():
+    counts = dict.fromkeys(JobState, 0) | {JobState.QUEUED: 30, JobState.FAILED: 7}
+
+    assert show.job_counts(counts, {JobState.QUEUED: 20}) == (
+        "0 active . 30 queued . 7 failed . 10 more not shown (relayq ps -a)"
+    )
+
+
+def test_an_end_without_success_is_one_line():
+    cancelled = replace(FAILED, state=JobState.CANCELLED, reason="user")
+
+    assert show.verdict(FAILED, OUTCOME) == "3f2a00000000  failed: exit 3 after 0.2s on pi4"
+    assert show.verdict(cancelled, None) == "3f2a00000000  cancelled on pi4"
+    assert show.verdict(replace(FAILED, state=JobState.SUCCEEDED), OUTCOME) is None
+
+
+def test_details_keep_the_lines_of_a_command_and_hide_the_values_of_its_variables():
+    payload = {"cmd": "one\n\x1b[2Jtwo", "env": {"TOKEN": "secret"}}
+    lines = show.job_details(replace(FAILED, spec=replace(SPEC, payload=payload)), OUTCOME, 1060.0)
+
+    assert "  Command   one" in lines
+    assert "            ?two" in lines
+    assert "  Env       TOKEN" in lines
+    assert "  Failed    exit 3" in lines
+    assert "secret" not in "\n".join(lines)
+    assert lines[-1] == "  Next      relayq logs 3f2a00000000 | relayq retry 3f2a00000000"
+
+
+def test_a_program_with_arguments_is_shown_as_it_would_be_typed():
+    payload = {"cmd": ["echo", "two words", "$HOME"]}
+
+    assert show.command_of(replace(SPEC, payload=payload)) == "echo 'two words' '$HOME'"
+
+
+def test_json_has_instants_in_utc():
+    shown = show.as_json(FAILED)
+
+    assert shown["created_at"] == "1970-01-01T00:16:40.000Z"
+    assert shown["due_at"] is None
+    assert shown["duration"] == 2.5
+    assert shown["state"] == "failed"
+    assert shown["spec"]["payload"] == {"cmd": "make nightly"}
+
+
+def test_a_host_that_is_away_has_no_load():
+    host = Host("pi4", "i", "b", slots=4, seen_at=1000.0, is_online=True, active=1, finished=9)
+    host = replace(host, facts={"os": "linux", "load": 0.42})
+    away = replace(host, is_online=False, active=0)
+
+    rows = show.host_rows([host, away], now=1042.0)
+
+    assert rows == [
+        ["pi4", "online busy", "1/4", "0.4", "9", "linux", "42s ago"],
+        ["pi4", "offline", "0/4", "-", "9", "linux", "42s ago"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("count", "kept"),
+    [
+        (0, []),
+        (1, [(STDOUT, b"4\n")]),
+        (2, [(STDERR, b"3\n"), (STDOUT, b"4\n")]),
+        (3, [(STDOUT, b"2\n"), (STDERR, b"3\n"), (STDOUT, b"4\n")]),
+        (9, [(STDOUT, b"1\n2\n"), (STDERR, b"3\n"), (STDOUT, b"4\n")]),
+    ],
+)
+def test_the_last_lines_are_counted_over_both_channels(count, kept):
+    written = [(STDOUT, b"1\n2\n"), (STDERR, b"3\n"), (STDOUT, b"4\n")]
+    frames = [Frame(channel, 0.0, data) for channel, data in written]
+
+    assert [(f.channel, f.data) for f in output.last_lines(frames, count)] == kept
+
+
+def test_a_last_line_without_an_end_is_a_line():
+    assert output.last_lines([Frame(STDOUT, 0.0, b"1\n2")], 1) == [Frame(STDOUT, 0.0, b"2")]
+    assert output.last_lines([Frame(STDOUT, 0.0, b"1\n2")], 2) == [Frame(STDOUT, 0.0, b"1\n2")]
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://:secret@10.0.0.5:6379/0", "10.0.0.5:6379"),
+        ("rediss://user:secret@host:1/3", "rediss://host:1/3"),
+        ("sentinel://:a@one:1;sentinel://:a@two:2", "sentinel://one:1;sentinel://two:2"),
+        ("redis://host", "host"),
+    ],
+)
+def test_a_brokers_address_has_no_secret(url, shown):
+    assert options.address(url) == shown
