@@ -198,7 +198,7 @@ class Job:
 
     def _submit(self, specs: Sequence[Spec], *, follow: bool = False) -> Sequence[JobResult]:
         session = self.relay.session()
-        results = [JobResult(session, spec.id, follow=follow) for spec in specs]
+        results = [JobResult(session, spec.id, follow=follow, fresh=True) for spec in specs]
         replies = [result.reply for result in results] if follow else []
         for result in results if follow else []:
             session.store.logs.ack(result.reply, 0)

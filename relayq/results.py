@@ -69,11 +69,14 @@ class Session:
 class JobResult:
     """A job that was submitted, and what becomes of it."""
 
-    def __init__(self, session: Session, id: str, *, follow: bool = False) -> None:
+    def __init__(
+        self, session: Session, id: str, *, follow: bool = False, fresh: bool = False
+    ) -> None:
         self.id = id
         self.reply = secrets.token_hex(8)
         self._session = session
         self._is_followed = follow
+        self._is_fresh = fresh
         self._record: JobRecord | None = None
         self._outcome: Outcome | None = None
 
@@ -125,6 +128,11 @@ class JobResult:
         """Wait until it ends or parks; raises WaitTimeout after `timeout` seconds, job unharmed."""
         deadline = None if timeout is None else clock.boottime() + timeout
         jobs = self._session.store.jobs
+        # A job that was just submitted can't have ended so long ago that its end isn't heard.
+        record = None if self._is_fresh else self._session.patiently(lambda: self.record, deadline)
+        if record is not None and not record.state.is_waitable:
+            return record
+        self._is_fresh = False
         while True:
             block = _BLOCK if deadline is None else min(_BLOCK, deadline - clock.boottime())
             ask = partial(jobs.wait, [self.id], patience=max(block, 0.001))
@@ -370,9 +378,9 @@ class Following:
 
     def _ask_later(self) -> None:
         silent = clock.boottime() - self._asked_at
-        if silent < _ASK_AGAIN or self._result.record.state.is_waitable and not self._live:
+        if silent < _ASK_AGAIN:
             return
-        if self._ended and silent > _GIVE_UP:
+        if silent > _GIVE_UP and (self._ended or not self._live):
             raise self._unavailable("the host doesn't send it; is its worker up?")
         self._session.patiently(self._ask, None)
 

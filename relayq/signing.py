@@ -28,7 +28,7 @@ class UnknownKey(BadSignature):
 def load_key(path: Path) -> bytes:
     """Return the fleet's key; makes one at first use, readable by its owner only."""
     try:
-        text = path.read_text()
+        text = path.read_text("ascii", errors="replace")
     except FileNotFoundError:
         return _make_key(path)
     except OSError as error:

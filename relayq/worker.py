@@ -11,6 +11,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -72,12 +73,17 @@ class Node:
         self._duties = Duties(self.runner, self._heartbeat, self._beat_store)
         self._reaper = Reaper(config, self._beat_store)
 
-    def start(self) -> None:
-        """Start the fork server and the duties; must be called from the main thread."""
+    def start(self, *, pull: bool = True) -> None:
+        """Start the fork server and the duties; must be called from the main thread.
+
+        With `pull`, idle slots claim by themselves what no nudge brought.
+        """
         lower_priority(self.config.worker.niceness)
         self._forks.start()
         self.runner.adopt()
         self._duties.start()
+        if pull:
+            self._duties.every("pull", self.runner.pull, self.config.lease.pull)
         self._duties.every("tick", self._reaper.tick, self.config.lease.tick)
         self._duties.every("prune", self._reaper.prune_outputs, _PRUNE_EVERY)
 
@@ -215,24 +221,32 @@ class Gate(bootsteps.StartStopStep):  # type: ignore[misc]
 def once(config: Config, broker_url: str) -> int:
     """Run what is queued for this host, slot by slot, until nothing is left; returns how many."""
     node = Node(config, broker_url)
-    node.start()
-    runner, done = node.runner, 0
+    node.start(pull=False)
     try:
-        if not runner.may_claim.wait(_PATIENCE):
+        if not node.runner.may_claim.wait(_PATIENCE):
             raise BrokerUnavailable("the broker doesn't answer", hint="relayq status")
-        while runner.slots.take():
+        slots = node.runner.slots.total
+        with ThreadPoolExecutor(slots) as pool:
+            return sum(pool.map(_drain, [node.runner] * slots))
+    finally:
+        node.stop()
+
+
+def _drain(runner: Runner) -> int:
+    """Work in one slot until nothing is queued and nothing runs that could still queue more."""
+    done = 0
+    while True:
+        worked = False
+        if runner.slots.take():
             try:
                 worked = runner.work()
             finally:
                 runner.slots.give_back()
-            if not worked and not runner.attempts():
-                break
-            done += worked
-            if not worked:
-                clock.sleep(0.1)
-    finally:
-        node.stop()
-    return done
+        done += worked
+        if not worked and not runner.attempts():
+            return done
+        if not worked:
+            clock.sleep(0.1)
 
 
 def start(config: Config) -> int:

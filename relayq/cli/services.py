@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from relayq.config import Config
     from relayq.embedded import BrokerFacts
 
-_port_option = click.option("--port", type=click.IntRange(1, 65_535), help="The broker's port.")
+_port_option = click.option(
+    "--port", type=click.IntRange(1, 65_535), metavar="PORT", help="The broker's port."
+)
 
 
 def _load() -> Config:
@@ -148,7 +150,9 @@ def worker_stop() -> None:
         click.echo("no worker ran here")
         return
     running = left.running_here(config)
-    go_on = f"; {_count(len(running), 'job')} on: relayq up takes over" if running else ""
+    go_on = (
+        f"; {_count(len(running), 'job')} left running (relayq up takes over)" if running else ""
+    )
     click.echo(f"stopped: worker{go_on}")
 
 

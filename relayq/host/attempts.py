@@ -96,29 +96,36 @@ def output_size(directory: Path) -> int:
 
 
 def read_output(directory: Path, position: int, end: int | None = None) -> bytes:
-    """Return whole frames of the output from `position` on, up to a quarter MiB or `end`."""
-    size = _READ if end is None else min(_READ, end - position)
+    """Return whole frames of the output from `position` on, about a quarter MiB.
+
+    With `end`, those that begin before it: so a frame larger than the room for it isn't lost.
+    """
+    if end is not None and position >= end:
+        return b""
     try:
         with (directory / "output").open("rb") as file:
             file.seek(position)
-            raw = file.read(size)
+            raw = file.read(_READ)
     except FileNotFoundError:
         return b""
-    return raw[: whole(raw)]
+    return raw[: whole(raw, None if end is None else end - position)]
 
 
 def tail_position(directory: Path, position: int, room: int) -> int:
-    """Return the first frame boundary from `position` on with at most `room` bytes after it."""
+    """Return the first frame boundary from `position` on with at most `room` bytes after it.
+
+    At least the last frame is kept, however large it is.
+    """
     size = output_size(directory)
-    if size - position <= room:
-        return position
+    last = position
     for start, frames in _blocks(directory, position):
-        if start + len(frames) >= size - room:
-            used = 0
-            while start + used < size - room:
-                used += _first_frame(frames, used)
-            return start + used
-    return size
+        used = 0
+        while used < len(frames):
+            last = start + used
+            if last >= size - room:
+                return last
+            used += _first_frame(frames, used)
+    return last
 
 
 def _blocks(directory: Path, position: int) -> Iterator[tuple[int, bytes]]:

@@ -156,11 +156,10 @@ class Duties:
         self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
-        """Start every duty."""
+        """Start to beat and to listen."""
         leaving = self._runner.leaving
         self._start("heartbeat", lambda: self._heartbeat.run(leaving))
-        self._start("control", lambda: self._until_leaving(self._listen, 0.0))
-        self._start("pull", lambda: self._until_leaving(self._runner.pull, self._lease.pull))
+        self.every("control", self._listen, 0.0)
 
     def every(self, name: str, duty: Callable[[], None], interval: float) -> None:
         """Run a further duty about every `interval` seconds."""

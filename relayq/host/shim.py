@@ -73,8 +73,8 @@ def main(directory: str, ready: int, boot: str) -> None:
     os.write(ready, READY.encode())
     os.close(ready)
     try:
-        os.fsync(reserved)
-        _settle(directory, reserved, Attempt(directory, command, output, boot).run())
+        attempt = Attempt(directory, command, output, reserved=reserved, boot=boot)
+        _settle(directory, reserved, attempt.run())
     except BaseException:
         import traceback  # half a megabyte, hopefully for nothing
 
@@ -190,10 +190,13 @@ class RunClock:
 class Attempt:
     """One attempt, from its permit to its exit record."""
 
-    def __init__(self, directory: str, command: Facts, output: Output, boot: str) -> None:
+    def __init__(
+        self, directory: str, command: Facts, output: Output, *, reserved: int, boot: str
+    ) -> None:
         self._directory = directory
         self._command = command
         self._output = output
+        self._reserved = reserved
         self._boot = boot
         self._wishes = Wishes(directory, command["permit"], boot)
         self._tree = tree.Tree()
@@ -358,6 +361,8 @@ class Attempt:
         }
         with suppress(OSError):  # a full disk: without it a sweep has only the environment
             spool.replace(os.path.join(self._directory, spool.RUN), facts)
+        with suppress(OSError):
+            os.fsync(self._reserved)  # here it costs nothing: the command is being loaded
 
     def _supervise(self) -> None:
         """See to a running leader: its end, its owner's wish, its time limit, its permit."""

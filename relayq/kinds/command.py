@@ -29,8 +29,12 @@ class CommandPayload:
             raise TypeError("the command must be text or a list of texts")
         if not parts or not parts[0].strip():
             raise ValueError("the command is empty")
-        texts = [*parts, *self.env, *self.env.values(), self.cwd or ""]
-        if any("\0" in text for text in texts):
+        if not isinstance(self.env, Mapping):
+            raise TypeError("env must map names to values")
+        texts = [*parts, *self.env, *self.env.values(), self.cwd or "", self.stdin or ""]
+        if not all(isinstance(text, str) for text in texts):
+            raise TypeError("directory, variables and standard input must be text")
+        if any("\0" in text for text in texts[:-1]):
             raise ValueError("a command, directory or variable can't hold a NUL character")
         if any("=" in name or not name for name in self.env):
             raise ValueError("a variable's name can't be empty or hold '='")

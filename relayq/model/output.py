@@ -47,10 +47,10 @@ def split(raw: bytes) -> tuple[list[Frame], int]:
     return frames, position
 
 
-def whole(raw: bytes) -> int:
-    """Return how many bytes of `raw` are whole frames."""
+def whole(raw: bytes, begin_before: int | None = None) -> int:
+    """Return how many bytes of `raw` are whole frames that begin before an offset, if given."""
     position, end = 0, len(raw)
-    while position + HEADER.size <= end:
+    while position + HEADER.size <= end and (begin_before is None or position < begin_before):
         _, _, length = HEADER.unpack_from(raw, position)
         if position + HEADER.size + length > end:
             break

@@ -21,5 +21,6 @@ class RetryPolicy:
         """
         if failures > self.retries:
             return None
-        delay = min(self.first_delay * self.factor ** (failures - 1), self.longest_delay)
-        return delay * (0.5 + jitter / 2)
+        # 64 doublings are longer than any limit, and a float holds them.
+        delay = self.first_delay * self.factor ** min(failures - 1, 64)
+        return min(delay, self.longest_delay) * (0.5 + jitter / 2)

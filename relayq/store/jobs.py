@@ -6,7 +6,7 @@ Specs and outcomes pass through as the signed bytes they are: signing is above t
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, MutableSequence, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +19,8 @@ from relayq.store.scripts import Scripts, broker_errors
 
 #: How many jobs one call of `submit` may store: a script holds up every other client.
 BATCH = 1000
-#: States before a claim: a host's own index doesn't have them.
-_UNCLAIMED = (JobState.WAITING, JobState.SCHEDULED, JobState.QUEUED)
+#: How many records are looked at in one go for those of one host.
+_PAGE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,22 +99,38 @@ class Jobs:
     ) -> Sequence[JobRecord]:
         """Return up to `limit` records, the newest first: of these states, of this host."""
         wanted = list(states) if states is not None else list(JobState)
-        pipe = self._connection.pipeline(transaction=False)
         if host is not None:
-            pipe.zrange(self._keys("by_host", host), 0, -1, desc=True)
-            for state in _UNCLAIMED:
-                pipe.zrange(self._keys("state", state), 0, -1, desc=True)
+            records = self._of_host(host, wanted, limit)
         else:
-            for state in wanted:
-                pipe.zrange(self._keys("state", state), 0, limit - 1, desc=True)
-        with broker_errors():
-            found = pipe.execute()
-        ids = dict.fromkeys(id.decode() for part in found for id in part)
-        records = [r for r in self.fetch_many(ids) if r.state in wanted]
-        if host is not None:
-            records = [r for r in records if host in (r.host, r.queue.removeprefix("host."))]
+            keys = [self._keys("state", state) for state in wanted]
+            records = self.fetch_many(self._newest(keys, limit))
+        records = [r for r in records if r.state in wanted]
         records.sort(key=lambda r: r.finished_at or r.claimed_at or r.created_at, reverse=True)
         return records[:limit]
+
+    def _newest(self, keys: Iterable[str], limit: int, skip: int = 0) -> Sequence[str]:
+        pipe = self._connection.pipeline(transaction=False)
+        for key in keys:
+            pipe.zrange(key, skip, skip + limit - 1, desc=True)
+        with broker_errors():
+            found = pipe.execute()
+        return list(dict.fromkeys(id.decode() for part in found for id in part))
+
+    def _of_host(
+        self, host: str, wanted: Sequence[JobState], limit: int
+    ) -> MutableSequence[JobRecord]:
+        """Return what the host ran, page by page, and the first pages of what waits for it."""
+        queue = f"host.{host}"
+        keys = [self._keys("queue", queue)]
+        keys += [self._keys("state", s) for s in (JobState.WAITING, JobState.SCHEDULED)]
+        found = [r for r in self.fetch_many(self._newest(keys, _PAGE)) if r.queue == queue]
+        skip, ids = 0, self._newest([self._keys("by_host", host)], _PAGE)
+        while ids:
+            found += [r for r in self.fetch_many(ids) if r.state in wanted and r.host == host]
+            skip += _PAGE
+            enough = len(found) >= limit
+            ids = () if enough else self._newest([self._keys("by_host", host)], _PAGE, skip)
+        return list({record.id: record for record in found}.values())
 
     def count(self) -> dict[JobState, int]:
         """Return how many jobs are in each state."""

@@ -248,6 +248,15 @@ def test_parking_names_tokens_too_and_passes_over_stale_ones(fleet):
     assert lease_left(fleet, token.id) == pytest.approx(LEASE, abs=5)
 
 
+def test_parking_never_shortens_a_lease_either(fleet):
+    host = fleet.host()
+    token = host.start(fleet.submit())
+
+    host.park(token, duration=LEASE / 4)
+
+    assert lease_left(fleet, token.id) == pytest.approx(LEASE, abs=5)
+
+
 def test_a_replaced_install_cannot_park(fleet):
     old = fleet.host(install="old card")
     token = old.start(fleet.submit())

@@ -1,5 +1,7 @@
 """claim: who gets which job, and in which order."""
 
+import threading
+
 import pytest
 
 from relayq.model.jobs import JobState, Token
@@ -202,6 +204,25 @@ def test_a_claim_whose_answer_got_lost_expires_and_costs_nothing(fleet):
 
     assert fleet.state(id) is JobState.QUEUED
     assert fleet.record(id).losses == 0
+
+
+def test_slots_that_claim_at_the_same_time_never_get_the_same_job(fleet):
+    hosts = [fleet.host(name) for name in ("pi4", "mini", "mac", "gpu")]
+    ids = fleet.submit_all([spec() for _ in range(80)])
+    start, orders = threading.Barrier(len(hosts)), []
+
+    def claim_all(host):
+        start.wait()
+        orders.append(taken(host))
+
+    threads = [threading.Thread(target=claim_all, args=(host,)) for host in hosts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert sorted(id for order in orders for id in order) == sorted(ids)
+    assert all(order == sorted(order, key=ids.index) for order in orders)
 
 
 def test_a_token_names_the_attempt_and_not_only_its_number(fleet):

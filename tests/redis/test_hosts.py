@@ -117,6 +117,28 @@ def test_another_machine_is_not_told_what_the_last_one_of_its_name_ran(fleet):
     assert fleet.state(token.id) is JobState.RUNNING
 
 
+def test_another_machine_is_not_told_at_its_restart_either(fleet):
+    fleet.host().start(fleet.submit())
+    fleet.clock.advance(LEASE + 1)
+    new = another(fleet)
+    new.register()
+    own = new.start(fleet.submit())
+
+    assert new.register() == ("ok", [own])
+
+
+def test_a_machine_that_gets_its_name_back_is_told_what_it_runs(fleet):
+    old = fleet.host()
+    token = old.start(fleet.submit())
+    fleet.clock.advance(LEASE + 1)
+    new = another(fleet)
+    new.register()
+    new.park()
+
+    assert old.register() == ("ok", [token])
+    assert old.beat(token) == ["ok"]
+
+
 def test_a_host_counts_what_it_runs_what_waits_for_it_and_what_it_ran(fleet, store):
     host = fleet.host()
     for _ in range(2):

@@ -6,6 +6,7 @@ import pytest
 
 from relayq.errors import AmbiguousId, NoSuchJob
 from relayq.model.jobs import JobState
+from tests.redis.fleet import spec
 from tests.redis.scenes import reach
 from tests.waiting import until
 
@@ -145,10 +146,52 @@ def test_a_hosts_list_has_what_is_due_there_later(fleet, store):
     assert [record.id for record in store.jobs.list(host="pi4")] == [later]
 
 
+@pytest.mark.parametrize("connection", ["redis7"], indirect=True)
+def test_a_hosts_list_is_as_long_as_asked_however_much_waits_elsewhere(fleet, store):
+    fleet.submit_all([spec(host="pi4", due_at=fleet.now() + 60)])
+    fleet.submit_all([spec(host="mini", due_at=fleet.now() + 3600) for _ in range(700)])
+    fleet.submit_all([spec(host="pi4") for _ in range(700)])
+
+    assert len(store.jobs.list(host="pi4", limit=1000)) == 701
+    assert len(store.jobs.list(host="pi4", limit=100)) == 100
+
+
+@pytest.mark.parametrize("connection", ["redis7"], indirect=True)
+def test_a_hosts_list_of_one_state_is_not_shortened_by_the_others(fleet, store):
+    host = fleet.host("pi4")
+    ended = fleet.submit()
+    host.run(ended)
+    for _ in fleet.submit_all([spec() for _ in range(700)]):
+        host.claim()
+    fleet.submit_all([spec(host="pi4") for _ in range(20)])
+
+    listed = store.jobs.list(host="pi4", states=[JobState.SUCCEEDED], limit=10)
+
+    assert [record.id for record in listed] == [ended]
+
+
 def test_the_list_of_an_unknown_host_is_empty(fleet, store):
     fleet.submit()
 
     assert store.jobs.list(host="ghost") == []
+
+
+@pytest.mark.parametrize("connection", ["redis7", "redis62"], indirect=True)
+@pytest.mark.parametrize("is_claimed", [False, True])
+def test_a_hosts_list_reads_little_more_than_it_shows(fleet, store, is_claimed):
+    ids = fleet.submit_all([spec(host="pi4") for _ in range(1000)])
+    host = fleet.host("pi4")
+    for _ in ids if is_claimed else []:
+        host.claim()
+    before = records_read(store)
+
+    assert len(store.jobs.list(host="pi4", limit=10)) == 10
+
+    assert records_read(store) - before <= 500
+
+
+def records_read(store):
+    return store.connection.info("commandstats").get("cmdstat_hgetall", {"calls": 0})["calls"]
 
 
 # Waiting

@@ -104,7 +104,7 @@ class Story:
 
     PAUSE = 0.5
 
-    def __init__(self, client: Host, host: Host, *, lines: int = 24) -> None:
+    def __init__(self, client: Host, host: Host, *, lines: int = 16) -> None:
         self.client = client
         self.lines = lines
         self.journal = host.home / f"journal-{secrets.token_hex(4)}"
@@ -255,7 +255,7 @@ def test_a_job_outlives_the_death_of_its(what: str, client: Host, mini: Host) ->
         os.kill(forks, signal.SIGKILL)
     mini.end_worker(signal.SIGKILL)
     until(lambda: forks not in mini.pids(), what="the fork server to be gone")
-    story.reach(8)
+    story.reach(7)
     mini.start_worker()
 
     story.ends_well()
@@ -265,7 +265,7 @@ def test_a_job_outlives_a_restart_of_its_worker(client: Host, mini: Host) -> Non
     story = Story(client, mini)
 
     mini.end_worker(signal.SIGTERM)
-    story.reach(8)
+    story.reach(7)
     mini.start_worker()
 
     story.ends_well()
@@ -320,13 +320,13 @@ def test_a_host_off_the_network_for_10_s_shows_nothing(client: Host, mini: Host)
     assert "relayq: " not in story.told.err
 
 
-def test_a_client_off_the_network_for_15_s_is_told_the_whole_story(
+def test_a_client_off_the_network_for_13_s_is_told_the_whole_story(
     client: Host, mini: Host
 ) -> None:
-    story = Story(client, mini, lines=34)
+    story = Story(client, mini, lines=31)
 
     client.set_link("down")
-    story.reach(33)
+    story.reach(29)
     client.set_link("up")
 
     story.ends_well()

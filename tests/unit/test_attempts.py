@@ -38,7 +38,17 @@ def test_reading_stops_at_the_end_that_was_named(tmp_path):
     raw = write_frames(tmp_path, [10, 10, 10])
     first = HEADER.size + 10
 
-    assert attempts.read_output(tmp_path, 0, end=2 * first + 3) == raw[: 2 * first]
+    assert attempts.read_output(tmp_path, 0, end=2 * first) == raw[: 2 * first]
+    assert attempts.read_output(tmp_path, 0, end=first + 1) == raw[: 2 * first]
+    assert attempts.read_output(tmp_path, first, end=first) == b""
+
+
+def test_a_frame_that_is_larger_than_its_room_is_kept(tmp_path):
+    raw = write_frames(tmp_path, [60_000, 60_000])
+    first = HEADER.size + 60_000
+
+    assert attempts.read_output(tmp_path, 0, end=1000) == raw[:first]
+    assert attempts.tail_position(tmp_path, first, 1000) == first
 
 
 def test_the_tail_begins_with_a_frame_and_fits_its_room(tmp_path):

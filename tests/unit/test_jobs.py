@@ -1,0 +1,232 @@
+"""Jobs as values: ids, states and their moves, specs, records, outcomes."""
+
+import json
+from dataclasses import FrozenInstanceError, fields, replace
+
+import pytest
+
+from relayq.model.jobs import (
+    ALPHABET,
+    ENDS,
+    FINAL,
+    ID_LENGTH,
+    MOVES,
+    ON_LOST,
+    PRIORITIES,
+    JobRecord,
+    JobState,
+    Outcome,
+    Spec,
+    new_id,
+    normal_id,
+)
+
+SPEC = Spec("abc100000000", "run_command", {"cmd": "true"})
+FULL = Spec(
+    id="abc100000000",
+    kind="run_command",
+    payload={"cmd": ["echo", "ü"], "env": {"A": "b"}},
+    host="pi4",
+    priority=8,
+    timeout=1.5,
+    max_log=1024,
+    on_lost="ask",
+    retries=2,
+    due_at=1_800_000_000.25,
+    after=("abd200000000", "abe300000000"),
+    name="greet",
+    submitter="ann@mac",
+)
+RECORD = JobRecord(
+    id="abc100000000",
+    kind="run_command",
+    state=JobState.QUEUED,
+    queue="any",
+    priority=5,
+    created_at=1_800_000_000.0,
+)
+
+
+# Ids
+
+
+def test_an_id_is_twelve_letters_that_survive_being_read_aloud():
+    ids = [new_id() for _ in range(500)]
+
+    assert {len(id) for id in ids} == {ID_LENGTH}
+    assert set("".join(ids)) == set(ALPHABET)
+    assert len(set(ids)) == len(ids)
+    assert not set(ALPHABET) & set("ilou")
+
+
+def test_an_id_is_normal_already():
+    id = new_id()
+
+    assert normal_id(id) == id
+
+
+@pytest.mark.parametrize(
+    ("typed", "stored"),
+    [("ABC", "abc"), ("O0o", "000"), ("iIlL1", "11111"), (" x9 ", "x9"), ("", "")],
+)
+def test_an_id_may_be_typed_as_it_was_heard(typed, stored):
+    assert normal_id(typed) == stored
+
+
+# States
+
+
+def test_every_state_has_its_moves_and_they_lead_to_states():
+    assert MOVES.keys() == {None, *JobState}
+    assert {to for moves in MOVES.values() for to in moves} <= set(JobState)
+
+
+def test_no_state_follows_itself():
+    assert not [state for state, moves in MOVES.items() if state in moves]
+
+
+def test_every_state_can_be_reached_and_left():
+    reached, ahead = set(), [None]
+    while ahead:
+        for to in MOVES[ahead.pop()] - reached:
+            reached.add(to)
+            ahead.append(to)
+
+    assert reached == set(JobState)
+    assert all(MOVES[state] for state in JobState)
+
+
+def test_from_a_final_state_only_a_new_attempt_follows():
+    assert {MOVES[state] for state in FINAL} == {frozenset({JobState.QUEUED})}
+
+
+def test_from_every_other_state_a_job_can_be_cancelled():
+    assert all(JobState.CANCELLED in MOVES[state] for state in set(JobState) - FINAL)
+
+
+def test_a_running_attempt_may_end_as_finish_allows():
+    assert MOVES[JobState.RUNNING] >= ENDS
+    assert MOVES[JobState.LOST] >= ENDS
+
+
+@pytest.mark.parametrize("state", list(JobState))
+def test_who_waits_stops_at_an_end_or_a_question(state):
+    stops = {JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.NEEDS_HUMAN}
+
+    assert state.is_final == (state in stops - {JobState.NEEDS_HUMAN})
+    assert state.is_waitable == (state not in stops)
+
+
+def test_priorities_and_policies_are_the_documented_ones():
+    assert PRIORITIES == {"low": 2, "normal": 5, "high": 8, "urgent": 10}
+    assert ON_LOST == ("retry", "ask", "fail")
+
+
+# Specs
+
+
+@pytest.mark.parametrize("spec", [SPEC, FULL], ids=["bare", "full"])
+def test_a_spec_survives_json(spec):
+    assert Spec.from_dict(json.loads(json.dumps(spec.as_dict()))) == spec
+
+
+def test_the_full_spec_above_is_full():
+    assert not [f.name for f in fields(FULL) if getattr(FULL, f.name) == f.default]
+
+
+def test_a_spec_stores_only_what_was_said():
+    assert SPEC.as_dict().keys() == {"v", "id", "kind", "payload"}
+
+
+def test_a_spec_of_a_newer_relayq_is_refused():
+    with pytest.raises(ValueError, match="spec version 2, this relayq reads 1"):
+        Spec.from_dict(SPEC.as_dict() | {"v": 2})
+    with pytest.raises(ValueError, match="spec version None"):
+        Spec.from_dict({"id": "x"})
+
+
+def test_an_unknown_field_is_refused_and_not_ignored():
+    with pytest.raises(ValueError, match="unknown spec fields: sandbox, user"):
+        Spec.from_dict(SPEC.as_dict() | {"user": "root", "sandbox": True})
+
+
+def test_a_spec_without_its_kind_is_refused():
+    with pytest.raises(TypeError):
+        Spec.from_dict({"v": 1, "id": "x"})
+
+
+def test_a_spec_cannot_be_changed():
+    with pytest.raises(FrozenInstanceError):
+        SPEC.host = "mini"
+
+
+def test_a_job_waits_in_its_hosts_queue_or_in_the_one_for_all():
+    assert SPEC.queue == "any"
+    assert FULL.queue == "host.pi4"
+
+
+# Records
+
+
+def test_a_duration_needs_both_instants():
+    assert RECORD.duration is None
+    assert replace(RECORD, started_at=10.0).duration is None
+    assert replace(RECORD, started_at=10.0, finished_at=12.5).duration == 2.5
+
+
+@pytest.mark.parametrize(
+    ("changes", "target"),
+    [
+        ({}, "-"),
+        ({"queue": "host.pi4"}, "->pi4"),
+        ({"queue": "host.pi4", "host": "pi4"}, "->pi4"),
+        ({"state": JobState.RUNNING, "host": "mini"}, "mini"),
+        ({"state": JobState.LOST, "queue": "host.pi4", "host": "pi4"}, "pi4"),
+        ({"state": JobState.SUCCEEDED, "host": "mini"}, "mini"),
+        ({"state": JobState.QUEUED, "host": "mini"}, "-"),
+        ({"state": JobState.SCHEDULED, "host": "mini"}, "-"),
+        ({"state": JobState.CANCELLED, "queue": "host.pi4"}, "->pi4"),
+    ],
+)
+def test_a_record_says_where_it_runs_or_is_meant_to(changes, target):
+    assert replace(RECORD, **changes).target == target
+
+
+def test_a_record_is_a_dictionary_that_json_can_hold():
+    record = replace(RECORD, spec=FULL, started_at=1.0, finished_at=3.0)
+
+    shown = json.loads(json.dumps(record.as_dict()))
+
+    assert shown.keys() == {f.name for f in fields(JobRecord)} | {"duration"}
+    assert (shown["state"], shown["duration"], shown["spec"]["host"]) == ("queued", 2.0, "pi4")
+    assert json.loads(json.dumps(RECORD.as_dict()))["spec"] is None
+
+
+# Outcomes
+
+
+@pytest.mark.parametrize(
+    ("output", "size", "dropped", "whole"),
+    [
+        (b"", 0, 0, True),
+        (b"abc", 3, 0, True),
+        (b"", 100_000, 0, False),
+        (b"abc", 3, 5, False),
+        (b"", 0, 5, False),
+    ],
+)
+def test_an_outcome_knows_whether_it_has_the_whole_output(output, size, dropped, whole):
+    outcome = Outcome(
+        id="x",
+        attempt=1,
+        uid="u",
+        host="pi4",
+        state=JobState.SUCCEEDED,
+        reason="exit",
+        output=output,
+        output_bytes=size,
+        dropped_bytes=dropped,
+    )
+
+    assert outcome.is_whole is whole
+    assert "output=b" not in repr(outcome)
