@@ -1,8 +1,8 @@
 """What the worker keeps of an attempt on its disk, above what the shim needs.
 
-Beside the shim's files an attempt's directory has `claim.json` (the signed spec and the count of
-failures before) and, once the broker has its outcome, `delivered`: then the directory only waits
-for somebody who wants the whole output.
+In the shim's `command.json` it adds the claim (the signed spec and the count of failures before);
+`delivered` says that the broker has the outcome: then the directory only waits for somebody who
+wants the whole output.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from relayq import clock
 from relayq.model.jobs import Token
@@ -39,16 +40,15 @@ class ClaimNote:
     signed: bytes
     failures: int
 
-    def write(self, directory: Path) -> None:
-        """Store it in the attempt's directory."""
-        note = {"signed": self.signed.decode(), "failures": self.failures}
-        (directory / "claim.json").write_text(json.dumps(note))
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as `command.json` holds it."""
+        return {"signed": self.signed.decode(), "failures": self.failures}
 
     @classmethod
     def read(cls, directory: Path) -> ClaimNote | None:
-        """Return it, None when it never was written whole."""
+        """Return it, None when the attempt never was prepared."""
         try:
-            note = json.loads((directory / "claim.json").read_text())
+            note = json.loads((directory / "command.json").read_text())["claim"]
             return cls(note["signed"].encode(), int(note["failures"]))
         except (OSError, ValueError, KeyError):
             return None

@@ -208,11 +208,11 @@ class Runner:
                 "check": config.lease.check,
                 "umask": 0o022,
                 "job": token.id,
+                "claim": attempt.note.as_dict(),
             },
         )
         if command.stdin is not None:
             (directory / "stdin").write_bytes(command.stdin)
-        attempt.note.write(directory)
 
     def _follow(self, attempt: Attempt) -> None:
         """Wait for the end and settle it; returns early, leaving the job, when the worker stops."""

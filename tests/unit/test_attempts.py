@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from relayq.host import attempts
 from relayq.host.attempts import ClaimNote
 from relayq.host.facts import job_environment
@@ -86,10 +88,12 @@ def test_the_last_attempt_of_a_job_is_found(tmp_path):
 
 
 def test_a_claim_note_that_was_cut_off_is_no_note(tmp_path):
-    ClaimNote(b"key mac {}", 2).write(tmp_path)
-    assert ClaimNote.read(tmp_path) == ClaimNote(b"key mac {}", 2)
+    note = ClaimNote(b"key mac {}", 2)
+    written = json.dumps({"argv": ["true"], "claim": note.as_dict()})
+    (tmp_path / "command.json").write_text(written)
+    assert ClaimNote.read(tmp_path) == note
 
-    (tmp_path / "claim.json").write_text('{"signed": "ke')
+    (tmp_path / "command.json").write_text(written[:-20])
     assert ClaimNote.read(tmp_path) is None
 
 
