@@ -6,8 +6,9 @@ Specs and outcomes pass through as the signed bytes they are: signing is above t
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, MutableSequence, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count, islice
 from typing import Any
 
 import redis
@@ -21,6 +22,8 @@ from relayq.store.scripts import Scripts, broker_errors
 BATCH = 1000
 #: How many records are looked at in one go for those of one host.
 _PAGE = 500
+#: States before a claim: a host's own index doesn't have them.
+_UNCLAIMED = (JobState.WAITING, JobState.SCHEDULED, JobState.QUEUED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,38 +102,32 @@ class Jobs:
     ) -> Sequence[JobRecord]:
         """Return up to `limit` records, the newest first: of these states, of this host."""
         wanted = list(states) if states is not None else list(JobState)
-        if host is not None:
-            records = self._of_host(host, wanted, limit)
+        if host is None:
+            indices = [self._keys("state", state) for state in wanted]
         else:
-            keys = [self._keys("state", state) for state in wanted]
-            records = self.fetch_many(self._newest(keys, limit))
-        records = [r for r in records if r.state in wanted]
+            unclaimed = [self._keys("state", state) for state in _UNCLAIMED if state in wanted]
+            indices = [self._keys("by_host", host), *unclaimed]
+        found: dict[str, JobRecord] = {}
+        for index in indices:
+            fitting = (
+                record
+                for record in self._newest(index)
+                if record.state in wanted
+                and (host is None or host == record.host or record.queue == f"host.{host}")
+            )
+            found |= {record.id: record for record in islice(fitting, limit)}
+        records = list(found.values())
         records.sort(key=lambda r: r.finished_at or r.claimed_at or r.created_at, reverse=True)
         return records[:limit]
 
-    def _newest(self, keys: Iterable[str], limit: int, skip: int = 0) -> Sequence[str]:
-        pipe = self._connection.pipeline(transaction=False)
-        for key in keys:
-            pipe.zrange(key, skip, skip + limit - 1, desc=True)
-        with broker_errors():
-            found = pipe.execute()
-        return list(dict.fromkeys(id.decode() for part in found for id in part))
-
-    def _of_host(
-        self, host: str, wanted: Sequence[JobState], limit: int
-    ) -> MutableSequence[JobRecord]:
-        """Return what the host ran, page by page, and the first pages of what waits for it."""
-        queue = f"host.{host}"
-        keys = [self._keys("queue", queue)]
-        keys += [self._keys("state", s) for s in (JobState.WAITING, JobState.SCHEDULED)]
-        found = [r for r in self.fetch_many(self._newest(keys, _PAGE)) if r.queue == queue]
-        skip, ids = 0, self._newest([self._keys("by_host", host)], _PAGE)
-        while ids:
-            found += [r for r in self.fetch_many(ids) if r.state in wanted and r.host == host]
-            skip += _PAGE
-            enough = len(found) >= limit
-            ids = () if enough else self._newest([self._keys("by_host", host)], _PAGE, skip)
-        return list({record.id: record for record in found}.values())
+    def _newest(self, index: str) -> Iterator[JobRecord]:
+        """Yield the records that an index names, its highest scores first, a page at a time."""
+        for start in count(0, _PAGE):
+            with broker_errors():
+                ids = self._connection.zrange(index, start, start + _PAGE - 1, desc=True)
+            yield from self.fetch_many(id.decode() for id in ids)
+            if len(ids) < _PAGE:
+                return
 
     def count(self) -> dict[JobState, int]:
         """Return how many jobs are in each state."""

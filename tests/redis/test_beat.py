@@ -286,10 +286,11 @@ def test_a_released_job_is_queued_again_uncounted_with_a_nudge(fleet):
 def test_a_release_honours_a_cancel_that_came_first(fleet):
     host = fleet.host()
     token = host.claim(fleet.submit())
+    child = fleet.submit(after=(token.id,))
     fleet.cancel(token.id)
 
     assert host.release(token) == "cancelled"
-    assert fleet.state(token.id) is JobState.CANCELLED
+    assert fleet.states(token.id, child) == [JobState.CANCELLED, JobState.FAILED]
 
 
 def test_a_repeated_release_is_stale(fleet):

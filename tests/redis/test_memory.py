@@ -85,6 +85,17 @@ def test_a_beat_keeps_the_lease_and_starts_what_was_claimed(fleet, fill_memory):
     assert fleet.record(claimed.id).phase == "started"
 
 
+def test_an_idle_host_stays_online(fleet, store, fill_memory):
+    host = fleet.host()
+    fleet.clock.advance(50)
+    fill_memory()
+
+    host.beat(facts='{"load": 1}')
+
+    [seen] = store.hosts.list(online_within=30)
+    assert seen.is_online
+
+
 @pytest.mark.parametrize(
     "state",
     [JobState.SUCCEEDED, JobState.FAILED, JobState.NEEDS_HUMAN, JobState.SCHEDULED],

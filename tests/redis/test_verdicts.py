@@ -97,6 +97,21 @@ def test_no_job_is_claimed_for_ever(fleet):
     assert host.ask() == "none"
 
 
+def test_a_persons_retry_begins_the_count_anew(fleet):
+    host = fleet.host()
+    id = fleet.submit(on_lost="fail")
+    for _ in range(UNCOUNTED + 1):
+        host.claim(id)
+        fleet.expire()
+    assert fleet.state(id) is JobState.FAILED
+
+    fleet.retry(id)
+    host.claim(id)
+    fleet.expire()
+
+    assert (fleet.state(id), fleet.record(id).losses) == (JobState.QUEUED, 0)
+
+
 # How long a job stays lost
 
 

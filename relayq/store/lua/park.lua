@@ -10,7 +10,10 @@ local ends = now() + tonumber(duration)
 for i = rest, #ARGV, 3 do
   local id = ARGV[i]
   local word, state = check(id, ARGV[i + 1], ARGV[i + 2])
-  if word == "current" then move(id, state, "running", instant(ends)) end
+  if word == "current" then
+    local until_now = state == "running" and tonumber(call("ZSCORE", K.state .. "running", id)) or 0
+    move(id, state, "running", instant(math.max(ends, until_now)))
+  end
 end
 call("HSET", K.host .. host, "stopped", instant(now()))
 return "ok"

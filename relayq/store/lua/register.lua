@@ -18,14 +18,13 @@ call("HDEL", K.host .. host, "stopped")
 call("ZADD", K.hosts, instant(at), host)
 if not known then call("HSET", K.meta, "key_id", key_id) end
 local answer = { "ok" }
--- Another machine can't speak for what the last one of this name ran.
-if old[1] and old[1] ~= install then return answer end
 for _, id in ipairs(call("SMEMBERS", K.active .. host)) do
-  local r = call("HMGET", K.job .. id, "attempt", "uid", "host", "state")
-  if r[3] == host and (r[4] == "running" or r[4] == "lost") then
-    table.insert(answer, id); table.insert(answer, r[1]); table.insert(answer, r[2])
-  else
+  local r = call("HMGET", K.job .. id, "attempt", "uid", "host", "state", "boot")
+  if r[3] ~= host or (r[4] ~= "running" and r[4] ~= "lost") then
     call("SREM", K.active .. host, id)
+  elseif r[5]:sub(1, #install + 1) == install .. "/" then
+    -- Not what another machine of this name runs: nobody can speak for that but itself.
+    table.insert(answer, id); table.insert(answer, r[1]); table.insert(answer, r[2])
   end
 end
 return answer
