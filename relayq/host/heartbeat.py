@@ -88,6 +88,10 @@ class Heartbeat:
         return True
 
     def _register(self) -> None:
+        if not self._followed:
+            # The worker before this one may have parked permit and leases for long. Registering
+            # ends the long leases, so the long permit must have ended before.
+            self._permit.end_by(clock.boottime() + self._lease.permit)
         word, claimed = self._store.hosts.register(
             self._runner.who,
             lease=self._lease.length,

@@ -408,6 +408,12 @@ class Permit:
             if (self.deadline() or 0.0) < deadline:
                 files.replace(self._path, {"boot": self._boot, "deadline": deadline})
 
+    def end_by(self, deadline: float) -> None:
+        """Permit until `deadline` at most; an earlier one stands."""
+        with _writing:
+            if (self.deadline() or 0.0) > deadline:
+                files.replace(self._path, {"boot": self._boot, "deadline": deadline})
+
     def deadline(self) -> float | None:
         """Return the deadline, perhaps passed; None when this boot of the machine has none."""
         facts = files.load(self._path) or {}

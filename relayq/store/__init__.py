@@ -35,7 +35,7 @@ def connect(url: str, *, patience: float = 5.0) -> Store:
             url,
             socket_timeout=patience,
             socket_connect_timeout=min(patience, 4.0),
-            socket_keepalive=True,
+            **({} if url.startswith("unix:") else {"socket_keepalive": True}),
             protocol=2,
             retry=Retry(NoBackoff(), 1),
         )

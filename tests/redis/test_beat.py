@@ -226,6 +226,16 @@ def test_parked_attempts_outlive_a_long_restart(fleet):
     assert host.register() == ("ok", [token])
 
 
+def test_a_restarted_worker_takes_back_what_parking_gave(fleet):
+    host = fleet.host()
+    token = host.start(fleet.submit())
+    host.park(token, duration=900)
+
+    host.register()
+
+    assert lease_left(fleet, token.id) == pytest.approx(60, abs=5)
+
+
 def test_a_parked_host_is_offline_until_it_registers_again(fleet, store):
     host = fleet.host()
     host.park()

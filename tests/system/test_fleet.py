@@ -220,7 +220,7 @@ def test_100_mb_of_output_are_followed_live_in_little_memory(client: Host, mini:
     (mini.home / "go").touch()
     peak = peak_until_end(told)
 
-    assert told.finish().status == 0
+    assert told.status == 0
     assert digest(told.stdout_file) == digest(mini.home / "copy")
     assert told.stdout_file.stat().st_size == 100 * MB
     client_grew = peak - needed
@@ -462,4 +462,5 @@ def peak_until_end(command: Command) -> int:
         return command.status is not None
 
     until(has_ended, within=60, what="the command's end")
+    command.finish()
     return peak

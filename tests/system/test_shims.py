@@ -490,6 +490,19 @@ def test_ending_a_session_does_not_take_the_job_along(bench):
 # The permit
 
 
+def test_a_permit_is_extended_or_ended_early_as_it_is_told(tmp_path):
+    permit = Permit(tmp_path / "permit")
+
+    permit.extend_to(100.0)
+    permit.extend_to(50.0)
+    assert permit.deadline() == 100.0
+
+    permit.end_by(200.0)
+    assert permit.deadline() == 100.0
+    permit.end_by(60.0)
+    assert permit.deadline() == 60.0
+
+
 def test_without_a_permit_a_job_is_not_started(bench):
     bench.withdraw_permit()
     shim = bench.start("true")

@@ -1,8 +1,7 @@
 -- claim: give the first job of the worker's queues to a slot of its host, for one lease.
 -- Highest priority first, then first come, over all the queues that the host serves: so a lost,
 -- duplicated, stale or forged nudge decides nothing. Refused to an install that no longer holds
--- the host's name. A member without a queued record is removed, an expired one failed; then the
--- answer is "again".
+-- the host's name. A member without a queued record is removed; then the answer is "again".
 --
 -- args: offset host install boot uid lease
 -- rest: queues

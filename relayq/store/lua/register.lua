@@ -1,7 +1,8 @@
 -- register: take a host's name for one install and boot of it.
 -- A second live machine with the same name (a cloned card) is refused; the same install after a
 -- restart or reboot takes over, and is told the attempts that the records say it runs, so that it
--- can speak for those it still has and report the others lost.
+-- can speak for those it still has and report the others lost. Its permit ends within a lease-length,
+-- since the leases of these attempts do from here on.
 --
 -- args: offset host install boot lease key_id slots version facts
 -- Returns  "wrong_key" | "taken" | "ok", then id, attempt, uid of each of its attempts
@@ -25,6 +26,11 @@ for _, id in ipairs(call("SMEMBERS", K.active .. host)) do
   elseif r[5]:sub(1, #install + 1) == install .. "/" then
     -- Not what another machine of this name runs: nobody can speak for that but itself.
     table.insert(answer, id); table.insert(answer, r[1]); table.insert(answer, r[2])
+    -- A parked lease has served its purpose: a host that dies now is noticed as soon as any other.
+    local ends = call("ZSCORE", K.state .. "running", id)
+    if ends and tonumber(ends) > at + tonumber(lease) then
+      call("ZADD", K.state .. "running", instant(at + tonumber(lease)), id)
+    end
   end
 end
 return answer
