@@ -293,7 +293,8 @@ class Following:
             while True:
                 received = self._session.patiently(self._receive, None)
                 if received is None:
-                    self._ask_later()
+                    # No silence of the host's; it is asked as soon as the broker is back.
+                    self._asked_at = clock.boottime() - _ASK_AGAIN
                     continue
                 for piece in received:
                     yield from self._take(piece)
@@ -373,7 +374,8 @@ class Following:
         if record.host is None or record.attempt == 0:
             return
         message = {"op": "follow", "job": record.id, "attempt": record.attempt}
-        message |= {"reply": self._result.reply, "position": self._position, "live": self._live}
+        live = self._live and record.state.is_waitable
+        message |= {"reply": self._result.reply, "position": self._position, "live": live}
         self._session.store.hosts.ask(record.host, message)
 
     def _ask_later(self) -> None:
@@ -385,10 +387,11 @@ class Following:
         self._session.patiently(self._ask, None)
 
     def _unavailable(self, why: str) -> OutputUnavailable:
-        record = self._result.record
+        known = self._result._record
+        where = known.host if known is not None and known.host else "its host"
         return OutputUnavailable(
-            f"the whole output of {record.id} can't be had from {record.host}: {why}",
-            hint=f"relayq logs --tail {record.id} shows what the broker kept",
+            f"the whole output of {self._result.id} can't be had from {where}: {why}",
+            hint=f"relayq logs {self._result.id} shows what the broker kept",
         )
 
     def _leave(self) -> None:

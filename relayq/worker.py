@@ -83,13 +83,14 @@ class Node:
         self.runner.adopt()
         self._duties.start()
         if pull:
-            self._duties.every("pull", self.runner.pull, self.config.lease.pull)
+            self._duties.pull()
         self._duties.every("tick", self._reaper.tick, self.config.lease.tick)
         self._duties.every("prune", self._reaper.prune_outputs, _PRUNE_EVERY)
 
     def leave(self) -> None:
         """Have every slot thread leave its job to the shim; safe in a signal handler."""
         self.runner.leaving.set()
+        self.runner.eager.set()
 
     def stop(self) -> None:
         """Park the leases, end the duties and the fork server; running jobs go on."""
@@ -182,6 +183,8 @@ class Duty(bootsteps.StartStopStep):  # type: ignore[misc]
 
     def start(self, worker: Any) -> None:
         """Start the node; a full slot list closes the consumer's gate."""
+        # Raised at each lost connection for a setting that only concerns acks.
+        warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
         config = configuration.load()
         worker.app.conf.broker_url = url_of(config)
         node = Node(config, worker.app.conf.broker_url, slots=worker.concurrency)
@@ -255,8 +258,6 @@ def start(config: Config) -> int:
 
     # Celery warns every worker of root; who may run what is decided by the fleet's key.
     warnings.filterwarnings("ignore", category=SecurityWarning)
-    # Raised at each lost connection for a setting that only concerns acks.
-    warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
     worker = app.Worker(
         hostname=f"relayq@{config.worker.name}",
         pool=app.conf.worker_pool,
@@ -292,6 +293,9 @@ def set_up_logging(config: Config) -> None:
     # Two lines a nudge, which say nothing of the job.
     for chatter in ("celery.worker.strategy", "celery.app.trace"):
         logging.getLogger(chatter).setLevel(logging.WARNING)
+    # One line a second of an outage; the heartbeat says it once.
+    consumer = logging.getLogger("celery.worker.consumer.consumer")
+    consumer.addFilter(lambda record: "Cannot connect" not in str(record.msg))
 
 
 if __name__ == "__main__":

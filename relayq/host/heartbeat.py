@@ -10,8 +10,10 @@ from __future__ import annotations
 import json
 import logging
 import random
+import secrets
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 
 from relayq import clock
 from relayq.errors import BrokerUnavailable
@@ -42,16 +44,24 @@ class Heartbeat:
         self._wake = threading.Event()
         self._complaint = ""
         runner.on_busy = self._on_busy
-        runner.on_doubt = self._wake.set
+        runner.on_doubt = self._on_doubt
 
     def _on_busy(self) -> None:
         if clock.boottime() - self._last > self._lease.beat / 2:
             self._wake.set()
 
+    def _on_doubt(self) -> None:
+        self._registered = False
+        self._wake.set()
+
     def run(self, leaving: threading.Event) -> None:
         """Beat until the worker leaves."""
         while not leaving.is_set():
-            is_answered = self.beat_once()
+            try:
+                is_answered = self.beat_once()
+            except Exception:
+                log.exception("a beat failed")
+                is_answered = False
             wait = self._lease.beat if self._runner.attempts() else self._lease.idle_beat
             self._wake.wait(wait if is_answered else _AGAIN)
             self._wake.clear()
@@ -65,7 +75,8 @@ class Heartbeat:
         sent = self._last = clock.boottime()
         try:
             if not self._registered:
-                self._register()
+                with self._runner.claiming:
+                    self._register()
             named = [attempt for attempt in self._runner.attempts() if not attempt.is_stale]
             word, words = self._store.leases.beat(
                 self._runner.who,
@@ -74,6 +85,7 @@ class Heartbeat:
                 facts=json.dumps({**self._facts, "load": current_load()}),
             )
             if word != "ok":
+                self._registered = False
                 raise BrokerUnavailable(f"the broker says that this host is {word}")
             for attempt, answer in zip(named, words, strict=True):
                 if answer == "stale" and not attempt.settled.is_set():
@@ -92,6 +104,7 @@ class Heartbeat:
             # The worker before this one may have parked permit and leases for long. Registering
             # ends the long leases, so the long permit must have ended before.
             self._permit.end_by(clock.boottime() + self._lease.permit)
+        self._runner.who = replace(self._runner.who, session=secrets.token_hex(6))
         word, claimed = self._store.hosts.register(
             self._runner.who,
             lease=self._lease.length,
@@ -122,12 +135,13 @@ class Heartbeat:
         if self._complaint:
             log.info("the broker answers again")
             self._complaint = ""
-        self._runner.may_claim.set()
+        if not self._runner.may_claim.is_set():
+            self._runner.may_claim.set()
+            # The nudges of what was queued meanwhile may have been lost with the connection.
+            self._runner.eager.set()
 
     def _unanswered(self, error: BrokerUnavailable) -> None:
         self._runner.may_claim.clear()
-        if "unregistered" in error.message or "replaced" in error.message:
-            self._registered = False
         if error.message != self._complaint:
             log.warning("%s%s", error.message, f" ({error.hint})" if error.hint else "")
             self._complaint = error.message
@@ -164,6 +178,19 @@ class Duties:
         leaving = self._runner.leaving
         self._start("heartbeat", lambda: self._heartbeat.run(leaving))
         self.every("control", self._listen, 0.0)
+
+    def pull(self) -> None:
+        """Have idle slots claim now and then what no nudge brought."""
+        self._start("pull", self._pull)
+
+    def _pull(self) -> None:
+        while not self._runner.leaving.is_set():
+            self._runner.eager.wait(self._lease.pull * (0.75 + random.random() / 2))
+            self._runner.eager.clear()
+            try:
+                self._runner.pull()
+            except Exception:
+                log.exception("pulling failed")
 
     def every(self, name: str, duty: Callable[[], None], interval: float) -> None:
         """Run a further duty about every `interval` seconds."""

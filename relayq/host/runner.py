@@ -76,6 +76,11 @@ class Runner:
         self._permit = permit
         self._attempts: dict[Token, Attempt] = {}
         self._lock = threading.Lock()
+        #: Held from a claim until its attempt is known here, and while the host registers: what
+        #: the records then say it runs, and nobody here knows of, is nobody's.
+        self.claiming = threading.Lock()
+        #: Set when idle slots should claim at once.
+        self.eager = threading.Event()
 
     def attempts(self) -> list[Attempt]:
         """Return the attempts that this worker answers for."""
@@ -86,29 +91,39 @@ class Runner:
 
     def work(self) -> bool:
         """With a slot in hand, claim a job and run it to its end; False if there was none."""
-        claim = self._claim()
-        if claim is not None:
-            self._run(claim)
-        return claim is not None
+        claimed = self._claim()
+        if claimed is not None:
+            self._run(*claimed)
+        return claimed is not None
 
     def pull(self) -> None:
         """Claim for every idle slot what no nudge brought, each in a thread of its own."""
         while self.may_claim.is_set() and not self.leaving.is_set() and self.slots.take():
-            claim = self._claim()
-            if claim is None:
+            claimed = self._claim()
+            if claimed is None:
                 self.slots.give_back()
                 return
-            threading.Thread(
-                target=self._run_and_free, args=(claim,), name=f"pulled-{claim.token.id}"
-            ).start()
+            name = f"pulled-{claimed[0].token.id}"
+            threading.Thread(target=self._run_and_free, args=claimed, name=name).start()
 
-    def _run_and_free(self, claim: Claim) -> None:
+    def _run_and_free(self, attempt: Attempt, claim: Claim) -> None:
         try:
-            self._run(claim)
+            self._run(attempt, claim)
         finally:
             self.slots.give_back()
 
-    def _claim(self) -> Claim | None:
+    def _claim(self) -> tuple[Attempt, Claim] | None:
+        with self.claiming:
+            claim = self._ask()
+            if claim is None:
+                return None
+            directory = self.config.spool / attempts.directory_name(claim.token)
+            attempt = Attempt(claim.token, ClaimNote(claim.signed, claim.failures), directory)
+            with self._lock:
+                self._attempts[claim.token] = attempt
+        return attempt, claim
+
+    def _ask(self) -> Claim | None:
         if not self.may_claim.is_set() or self.leaving.is_set():
             return None
         try:
@@ -125,14 +140,9 @@ class Runner:
             self.on_doubt()
         return None
 
-    def _run(self, claim: Claim) -> None:
-        token = claim.token
+    def _run(self, attempt: Attempt, claim: Claim) -> None:
+        token = attempt.token
         log.info("claimed %s", token.id, extra={"job": token.id, "attempt": token.attempt})
-        note = ClaimNote(claim.signed, claim.failures)
-        directory = self.config.spool / attempts.directory_name(token)
-        attempt = Attempt(token, note, directory)
-        with self._lock:
-            self._attempts[token] = attempt
         self.on_busy()
         try:
             if self._start(attempt, claim):
@@ -277,7 +287,9 @@ class Runner:
         for attempt in self.attempts():
             if live and attempt.token.id == id and number in (None, attempt.token.attempt):
                 kept, has_ended = attempt.directory, attempt.has_ended
-        self._replies.serve(id, reply, kept, position=position, has_ended=has_ended)
+        # A live follower of an attempt that isn't here is asked for again by the next claim.
+        if kept is not None or not live:
+            self._replies.serve(id, reply, kept, position=position, has_ended=has_ended)
 
     def adopt(self) -> None:
         """Take over what the worker before this one left: its attempts keep their slots."""

@@ -48,6 +48,7 @@ class Hosts:
             host=who.host,
             install=who.install,
             boot=who.boot,
+            session=who.session,
             lease=lease,
             key_id=key_id,
             slots=slots,

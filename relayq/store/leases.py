@@ -11,11 +11,15 @@ from relayq.store.scripts import Scripts
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """Who speaks for a host: its name, the install's uuid, the boot's id."""
+    """Who speaks for a host: its name, the install's uuid, the boot's id.
+
+    `session` is new at each registration: a claim that a cut link delivers late is refused by it.
+    """
 
     host: str
     install: str
     boot: str
+    session: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,7 @@ class Leases:
                 host=who.host,
                 install=who.install,
                 boot=who.boot,
+                session=who.session,
                 uid=uid,
                 lease=lease,
             )

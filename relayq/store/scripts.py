@@ -32,7 +32,8 @@ def broker_errors(what: str = "the broker") -> Iterator[None]:
         ) from error
     except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as error:
         raise BrokerUnavailable(
-            f"can't reach {what}: {error}", hint="relayq status; is its machine up?"
+            f"can't reach {what}: {str(error).rstrip('.')}",
+            hint="is its machine up, and on the network? (broker.host in config.yml)",
         ) from error
     except redis.exceptions.ResponseError as error:
         out_of_memory = isinstance(error, redis.exceptions.OutOfMemoryError)

@@ -1,6 +1,7 @@
 """claim: who gets which job, and in which order."""
 
 import threading
+from dataclasses import replace
 
 import pytest
 
@@ -233,3 +234,15 @@ def test_a_token_names_the_attempt_and_not_only_its_number(fleet):
     assert host.beat(Token(id, token.attempt, "another uid")) == ["stale"]
     assert host.beat(Token(id, token.attempt + 1, token.uid)) == ["stale"]
     assert host.beat(token) == ["ok"]
+
+
+def test_a_claim_that_arrives_after_its_worker_registered_again_takes_nothing(fleet):
+    late = fleet.host()
+    id = fleet.submit()
+    again = FleetHost(fleet, replace(late.who, session="second"))
+
+    again.register()
+
+    assert late.ask() == "replaced"
+    assert fleet.state(id) is JobState.QUEUED
+    assert again.claim(id)

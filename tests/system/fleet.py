@@ -268,7 +268,7 @@ class Fleet:
 
     def kill_broker(self) -> None:
         """Kill the Redis server, and a child of its that rewrites its file; wait for their end."""
-        self.note("broker$ killall -KILL redis-server")
+        self.note(f"broker$ kill -KILL {' '.join(map(str, self.broker.pids()))}")
         until(lambda: not _kill_all(self.broker), what="the broker to be gone")
 
     def host(self, name: str) -> Host:

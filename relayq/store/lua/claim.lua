@@ -1,12 +1,13 @@
 -- claim: give the first job of the worker's queues to a slot of its host, for one lease.
 -- Highest priority first, then first come, over all the queues that the host serves: so a lost,
--- duplicated, stale or forged nudge decides nothing. Refused to an install that no longer holds
--- the host's name. A member without a queued record is removed; then the answer is "again".
+-- duplicated, stale or forged nudge decides nothing. Refused to a session that isn't the host's
+-- last: a claim that a cut link delivers late, when nobody waits for its answer, takes no job. A member without a queued record is removed; then the answer is "again".
 --
--- args: offset host install boot uid lease
+-- args: offset host install boot session uid lease
 -- rest: queues
 -- Returns  "none" | "again" | "replaced" | "claimed", id, attempt, signed spec, failures before, followers...
-if call("HGET", K.host .. host, "install") ~= install then return { "replaced" } end
+local holder = call("HMGET", K.host .. host, "install", "session")
+if holder[1] ~= install or holder[2] ~= session then return { "replaced" } end
 local first, best, where
 for i = rest, #ARGV do
   local head = call("ZRANGE", K.queue .. ARGV[i], 0, 0, "WITHSCORES")

@@ -4,7 +4,7 @@
 -- can speak for those it still has and report the others lost. Its permit ends within a lease-length,
 -- since the leases of these attempts do from here on.
 --
--- args: offset host install boot lease key_id slots version facts
+-- args: offset host install boot session lease key_id slots version facts
 -- Returns  "wrong_key" | "taken" | "ok", then id, attempt, uid of each of its attempts
 call("ZREM", K.hosts, "")
 local at = now()
@@ -13,7 +13,7 @@ if known and known ~= key_id then return { "wrong_key" } end
 local old = call("HMGET", K.host .. host, "install", "seen", "stopped")
 local is_live = old[2] and not old[3] and tonumber(old[2]) + tonumber(lease) > at
 if old[1] and old[1] ~= install and is_live then return { "taken" } end
-call("HSET", K.host .. host, "install", install, "boot", boot, "seen", instant(at), "slots", slots,
+call("HSET", K.host .. host, "install", install, "boot", boot, "session", session, "seen", instant(at), "slots", slots,
   "version", version, "facts", facts)
 call("HDEL", K.host .. host, "stopped")
 call("ZADD", K.hosts, instant(at), host)
