@@ -56,7 +56,8 @@ class Node:
             config = replace(config, worker=replace(config.worker, max_concurrent=slots))
         self.config = config
         signer = Signer(load_key(config.fleet_key_path))
-        config.spool.mkdir(parents=True, exist_ok=True, mode=0o700)
+        config.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        config.spool.mkdir(exist_ok=True, mode=0o700)
         self._lock = SpoolLock(config.spool)
         self._lock.acquire()
         self._forks = ForkServer()

@@ -36,7 +36,9 @@ else:
 def locked(path: Path) -> Iterator[None]:
     """Hold a lock file of the broker's folder, which is made when it isn't there."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        # One by one: mkdir gives its mode to the last directory only.
+        path.parent.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path.parent.mkdir(exist_ok=True, mode=0o700)
         path.parent.chmod(0o700)
         with path.open("ab") as file:
             if not wait_for(lambda: takes(file.fileno()), LOCK_LIMIT):
