@@ -27,11 +27,14 @@ from relayq.model.jobs import JobRecord, JobState, Outcome, Reason
 from relayq.model.output import STDERR, STDOUT, Decoder, Frame, only, split
 from relayq.signing import Signer
 from relayq.store import Store
-from relayq.store.logs import Piece
+from relayq.store.inputs import InputPiece
+from relayq.store.logs import WINDOW, Piece
 
 #: One blocking call's length; the store's own patience for an answer is longer.
 _BLOCK = 3.0
 _AGAIN = 0.5
+#: How often a full window is looked at again.
+_FULL = 0.02
 #: After so many seconds without a byte a host is asked again for the output that it owes.
 _ASK_AGAIN = 10.0
 _GIVE_UP = 30.0
@@ -218,6 +221,28 @@ class JobResult:
             if outcome is not None and outcome.is_whole:
                 return iter(split(outcome.output)[0])
         return Following(self, self._session, live=follow).frames()
+
+    def feed(self, read: Callable[[], bytes]) -> None:
+        """Send standard input to a job that was submitted with `feed=True`, until `read` is empty.
+
+        `read` returns the next bytes, b"" at the end. Blocks while the job reads more slowly;
+        returns early when the job has ended. Call it once, from a thread of its own beside `logs`.
+        """
+        inputs, position, taken = self._session.store.inputs, 0, 0
+        while True:
+            data = read()
+            piece = InputPiece(position, data, is_end=not data)
+            sent = None
+            while sent is None:
+                sent = self._session.patiently(partial(inputs.send, self.id, piece), None)
+            position, taken = position + len(data), sent
+            if not data:
+                return
+            while position - taken > WINDOW:
+                if self._session.patiently(self.ready, None):
+                    return
+                clock.sleep(_FULL)
+                taken = self._session.patiently(partial(inputs.taken, self.id), None) or taken
 
     def cancel(self) -> str:
         """Cancel it, durably: its whole process tree, also on a host that is asleep now.

@@ -54,6 +54,14 @@ class ClaimNote:
             return None
 
 
+def is_fed(directory: Path) -> bool:
+    """Whether the attempt's standard input comes while it runs."""
+    try:
+        return bool(json.loads((directory / "command.json").read_text()).get("feed"))
+    except (OSError, ValueError):
+        return False
+
+
 def mark_delivered(directory: Path, *, keep: bool) -> None:
     """Note that the broker has the outcome; keep the output only if somebody may still want it."""
     if keep:

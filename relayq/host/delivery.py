@@ -48,6 +48,7 @@ class Attempt:
     phase: str = "claimed"
     shim: Shim | None = None
     is_stale: bool = False
+    is_fed: bool = False
     log_sent: int = 0
     log_at: float = field(default_factory=clock.boottime)
     settled: threading.Event = field(default_factory=threading.Event)

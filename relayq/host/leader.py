@@ -37,6 +37,7 @@ class Leader(NamedTuple):
     stdout: int
     stderr: int
     failure: int
+    stdin: int | None  # to write to, when the input comes while the job runs
 
 
 class Failure(NamedTuple):
@@ -50,19 +51,23 @@ def start(command: Facts) -> Leader:
     """Fork the leader; what fails after that is in its `failure` pipe once it has ended."""
     program = _prepare(command)
     pipes = [os.pipe() for _ in range(3)]
+    feed = os.pipe() if command.get("feed") else None
     shim = os.getpid()
     try:
         pid = os.fork()
     except OSError:
-        for pipe in pipes:
-            os.close(pipe[0])
-            os.close(pipe[1])
+        for pipe in [*pipes, feed or ()]:
+            for fd in pipe:
+                os.close(fd)
         raise
     if pid == 0:
-        _become(program, shim, *(writer for _, writer in pipes))
+        _become(program, shim, feed and feed[0], *(writer for _, writer in pipes))
     for _, writer in pipes:
         os.close(writer)
-    return Leader(pid, *(reader for reader, _ in pipes))
+    if feed:
+        os.close(feed[0])
+    stdout, stderr, failure = (reader for reader, _ in pipes)
+    return Leader(pid, stdout, stderr, failure, feed and feed[1])
 
 
 def read_failure(leader: Leader) -> Failure | None:
@@ -108,7 +113,9 @@ def _find(name: bytes, cwd: bytes, environment: dict[bytes, bytes]) -> bytes | N
     return None
 
 
-def _become(program: Program, shim: int, stdout: int, stderr: int, failure: int) -> NoReturn:
+def _become(
+    program: Program, shim: int, feed: int | None, stdout: int, stderr: int, failure: int
+) -> NoReturn:
     """Turn the forked child into the command; never return."""
     stage = "stdin"
     try:
@@ -119,7 +126,7 @@ def _become(program: Program, shim: int, stdout: int, stderr: int, failure: int)
         tree.die_with_parent()
         if tree.IS_LINUX and os.getppid() != shim:
             os._exit(1)  # the shim died before it could be asked to take this process along
-        os.dup2(os.open(program.stdin, os.O_RDONLY | os.O_CLOEXEC), 0)
+        os.dup2(os.open(program.stdin, os.O_RDONLY | os.O_CLOEXEC) if feed is None else feed, 0)
         os.dup2(stdout, 1)
         os.dup2(stderr, 2)
         os.umask(program.umask)

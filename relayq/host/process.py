@@ -282,6 +282,14 @@ class Shim:
         """Have the whole tree ended; its exit record will give the reason."""
         self._tell({"op": "kill", "reason": reason, "grace": grace})
 
+    def look(self) -> None:
+        """Have the shim look at once at what the worker wrote for it."""
+        pid = files.holder(self._path)
+        # Only to a holder of the lock: the pid may belong to somebody else by now.
+        if pid is not None and self.is_alive():
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGUSR1)
+
     def freeze(self) -> None:
         """Have the tree stopped until `thaw`; a kill that was asked for stands."""
         self._tell({"op": "freeze"})
@@ -296,11 +304,7 @@ class Shim:
             if control["op"] != "kill" and (files.load(path) or {}).get("op") == "kill":
                 return
             files.replace(path, control)
-        pid = files.holder(self._path)
-        # Only to a holder of the lock: the pid may belong to somebody else by now.
-        if pid is not None and self.is_alive():
-            with suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGUSR1)
+        self.look()
 
     def _load(self, name: str) -> files.Facts | None:
         return files.load(os.path.join(self._path, name))

@@ -20,6 +20,8 @@ from relayq.host import attempts
 from relayq.host.attempts import ClaimNote
 from relayq.host.delivery import Attempt, Delivery, judge
 from relayq.host.facts import job_environment
+from relayq.host.feed import INPUT
+from relayq.host.inputs import Inputs
 from relayq.host.process import ExitRecord, ForkServer, Shim, make_attempt_directory, sweep
 from relayq.host.process import attempts as attempt_directories
 from relayq.host.replies import Replies
@@ -70,6 +72,7 @@ class Runner:
         self.on_doubt: Callable[[], None] = lambda: None
         self.delivery = Delivery(store, signer, host=who.host, max_log=config.defaults.max_log)
         self._replies = Replies(store)
+        self._inputs = Inputs(store)
         self._store = store
         self._signer = signer
         self._forks = forks
@@ -182,6 +185,8 @@ class Runner:
         attempt.shim = Shim(attempt.directory)
         for reply in claim.replies:
             self.follow(token.id, reply)
+        if attempt.is_fed:
+            self._inputs.take(attempt)
         return True
 
     def _check_and_prepare(self, attempt: Attempt) -> Verdict | None:
@@ -193,16 +198,20 @@ class Runner:
             declared = find(spec.kind)
             host = HostFacts(name=self.who.host, home=os.path.expanduser("~"))
             command = declared.kind.plan(declared.read_payload(spec.payload), host)
+            if command.feed and self._store.inputs.taken(spec.id):
+                raise RelayqError("its standard input went to an attempt before this one")
         except UnknownKey as error:
             return Verdict(JobState.SCHEDULED, Reason.AUTH, error=str(error))
         except RelayqError as error:
             return Verdict(JobState.FAILED, Reason.REFUSED, error=str(error))
+        attempt.is_fed = command.feed
         self._prepare(attempt, spec, command)
         return None
 
     def _prepare(self, attempt: Attempt, spec: Spec, command: Command) -> None:
         token, directory, config = attempt.token, attempt.directory, self.config
-        stdin = None if command.stdin is None else str(directory / "stdin")
+        data = b"" if command.feed else command.stdin
+        stdin = None if data is None else str(directory / INPUT)
         make_attempt_directory(
             config.spool,
             directory.name,
@@ -211,6 +220,7 @@ class Runner:
                 "env": job_environment(os.environ, command.env, id=token.id, attempt=token.attempt),
                 "cwd": command.cwd,
                 "stdin": stdin,
+                "feed": command.feed,
                 "timeout": config.defaults.timeout if spec.timeout is None else spec.timeout,
                 "grace": config.defaults.grace,
                 "linger": _LINGER,
@@ -221,8 +231,8 @@ class Runner:
                 "claim": attempt.note.as_dict(),
             },
         )
-        if command.stdin is not None:
-            (directory / "stdin").write_bytes(command.stdin)
+        if data is not None:
+            (directory / INPUT).write_bytes(data)
 
     def _follow(self, attempt: Attempt) -> None:
         """Wait for the end and settle it; returns early, leaving the job, when the worker stops."""
@@ -317,6 +327,8 @@ class Runner:
     def _follow_adopted(self, attempt: Attempt) -> None:
         try:
             self._resume_replies(attempt)
+            if attempts.is_fed(attempt.directory):
+                self._inputs.take(attempt)
             self._follow(attempt)
         except Exception:
             log.exception("adopted attempt of %s broke", attempt.token.id)

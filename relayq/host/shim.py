@@ -16,6 +16,7 @@ from time import monotonic  # stands still while the machine sleeps, as a time l
 
 from relayq import clock
 from relayq.host import leader, spool, tree
+from relayq.host.feed import Feed
 from relayq.host.spool import Facts
 from relayq.model.output import MAX_FRAME, STDERR, STDOUT, frame
 
@@ -206,6 +207,7 @@ class Attempt:
         self._next_look = 0.0
         self._round = 0.01
         self._leader: leader.Leader | None = None
+        self._feed: Feed | None = None
         self._status: int | None = None
         self._is_frozen = False
         self._is_childless = True
@@ -225,6 +227,10 @@ class Attempt:
             self._poll()
         if self._leader is None:
             return spool.unstarted(self._reason or "spawn", self._error)
+        if self._feed is not None:
+            if self._feed.fd in self._selector.get_map():
+                self._selector.unregister(self._feed.fd)
+            self._feed.close()
         self._drain()
         return self._record(self._leader)
 
@@ -247,6 +253,8 @@ class Attempt:
                     self._reap()
                 if signal.SIGUSR1 in numbers:
                     self._look()
+            elif self._feed is not None and key.fd == self._feed.fd:
+                self._pump()
             else:
                 self._read(key.fd, key.data)
         if monotonic() >= self._next_look or self._is_out_of_permit():
@@ -278,6 +286,20 @@ class Attempt:
                 self._tree.members()
         if self._is_frozen:
             self._tree.freeze()  # somebody else's SIGCONT gives no permit
+        self._pump()
+
+    def _pump(self) -> None:
+        """Feed the leader what its input has grown by."""
+        feed = self._feed
+        if feed is None or not feed.is_open:
+            return
+        waits = feed.fd in self._selector.get_map()
+        # A full pipe wakes the loop when there is room; else the worker's signal or the next look.
+        if feed.pump():
+            if not waits:
+                self._selector.register(feed.fd, selectors.EVENT_WRITE)
+        elif waits:
+            self._selector.unregister(feed.fd)
 
     def _reap(self) -> None:
         """Take the ended children, the leader's status among them."""
@@ -350,6 +372,9 @@ class Attempt:
         for fd, channel in ((self._leader.stdout, STDOUT), (self._leader.stderr, STDERR)):
             os.set_blocking(fd, False)
             self._selector.register(fd, selectors.EVENT_READ, channel)
+        if self._leader.stdin is not None:
+            self._feed = Feed(self._directory, self._leader.stdin)
+            self._pump()
         shown = tree.process(self._leader.pid)
         facts = {
             "shim": os.getpid(),

@@ -26,12 +26,16 @@ class HostFacts:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A process to start: `env` is added to the host's own, `stdin` is fed to it whole."""
+    """A process to start: `env` is added to the host's own, `stdin` is fed to it whole.
+
+    With `feed`, its standard input comes from its submitter while it runs.
+    """
 
     argv: tuple[str, ...]
     cwd: str
     env: Mapping[str, str] = field(default_factory=dict)
     stdin: bytes | None = None
+    feed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

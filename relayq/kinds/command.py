@@ -15,13 +15,15 @@ class CommandPayload:
     """`cmd` as text is a line for `sh -c`; as a list it is a program and its arguments, no shell.
 
     `cwd` is a directory on the host (`~` is the worker's home, which is also the default), `env`
-    is added to the environment, `stdin` is text for the standard input.
+    is added to the environment, `stdin` is text for the standard input. With `feed`, standard input
+    is what `JobResult.feed` sends; such a job has one attempt only.
     """
 
     cmd: str | list[str]
     cwd: str | None = None
     env: Mapping[str, str] = field(default_factory=dict)
     stdin: str | None = None
+    feed: bool = False
 
     def __post_init__(self) -> None:
         parts = [self.cmd] if isinstance(self.cmd, str) else list(self.cmd)
@@ -36,6 +38,8 @@ class CommandPayload:
             raise TypeError("directory, variables and standard input must be text")
         if any("\0" in text for text in texts[:-1]):
             raise ValueError("a command, directory or variable can't hold a NUL character")
+        if self.feed and self.stdin is not None:
+            raise ValueError("standard input is either a text or fed")
         if any("=" in name or not name for name in self.env):
             raise ValueError("a variable's name can't be empty or hold '='")
 
@@ -56,6 +60,7 @@ class RunCommand:
             cwd=expand(payload.cwd, host.home),
             env=payload.env,
             stdin=None if payload.stdin is None else payload.stdin.encode(),
+            feed=payload.feed,
         )
 
     def progress(self, line: str) -> Progress | None:

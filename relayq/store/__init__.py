@@ -1,7 +1,7 @@
-"""The truth in Redis: records, leases, hosts, logs. The only Redis code.
+"""The truth in Redis: records, leases, hosts, logs, inputs. The only Redis code.
 
-`Store` is one data set reached over one connection pool; its parts are `jobs`, `leases`, `hosts`
-and `logs`. Every method raises `BrokerUnavailable` when Redis can't be reached.
+`Store` is one data set reached over one connection pool; its parts are `jobs`, `leases`, `hosts`,
+`logs` and `inputs`. Every method raises `BrokerUnavailable` when Redis can't be reached.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from relayq.store.hosts import Hosts
+from relayq.store.inputs import Inputs
 from relayq.store.jobs import Jobs
 from relayq.store.keys import PREFIX, Keys
 from relayq.store.leases import Leases
@@ -59,6 +60,7 @@ class Store:
         self.leases = Leases(scripts)
         self.hosts = Hosts(connection, self.keys, scripts)
         self.logs = Logs(connection, self.keys, scripts)
+        self.inputs = Inputs(connection, self.keys)
 
     def server_facts(self) -> dict[str, Any]:
         """Return Redis' own INFO."""

@@ -31,6 +31,8 @@ KEYS: dict[str, tuple[str, str, str]] = {
     "followers": ("followers:", "set", "replies that want the live output; TTL 7 d, pruned"),
     "reply": ("reply:", "stream", "output sent to one follower; TTL 120 s"),
     "ack": ("ack:", "string", "position up to which that follower has read; TTL 30 s"),
+    "input": ("input:", "stream", "standard input on its way to a job; TTL 1 d"),
+    "taken": ("taken:", "string", "position up to which the host has that input; TTL 1 d"),
     "hosts": ("hosts", "zset", "host names by last heartbeat; permanent"),
     "host": ("host:", "hash", "registration, heartbeat and facts of a host; permanent"),
     "active": ("active:", "set", "per host: ids of jobs that it is running; permanent"),
