@@ -222,21 +222,30 @@ class JobResult:
                 return iter(split(outcome.output)[0])
         return Following(self, self._session, live=follow).frames()
 
-    def feed(self, read: Callable[[], bytes]) -> None:
-        """Send standard input to a job that was submitted with `feed=True`, until `read` is empty.
+    def feed(
+        self,
+        read: Callable[[], bytes | None],
+        *,
+        position: int = 0,
+        size: Callable[[], tuple[int, int] | None] = lambda: None,
+    ) -> None:
+        """Send standard input to a job that was submitted with `feed` or `tty`, until its end.
 
-        `read` returns the next bytes, b"" at the end. Blocks while the job reads more slowly;
-        returns early when the job has ended. Call it once, from a thread of its own beside `logs`.
+        `read` returns the next bytes, b"" at the end, None to have `size` asked, which returns the
+        terminal's rows and columns when they have changed. `position` is where an input that somebody began goes on. Blocks while
+        the job reads more slowly; returns early when the job has ended. Call it once, from a
+        thread of its own beside `logs`.
         """
-        inputs, position, taken = self._session.store.inputs, 0, 0
+        inputs, taken = self._session.store.inputs, position
         while True:
-            data = read()
-            piece = InputPiece(position, data, is_end=not data)
+            read_now = read()
+            data = read_now or b""
+            piece = InputPiece(position, data, is_end=read_now == b"", size=size())
             sent = None
             while sent is None:
                 sent = self._session.patiently(partial(inputs.send, self.id, piece), None)
             position, taken = position + len(data), sent
-            if not data:
+            if piece.is_end:
                 return
             while position - taken > WINDOW:
                 if self._session.patiently(self.ready, None):

@@ -63,6 +63,8 @@ class Inputs:
             raise OSError(f"bytes {position} to {piece.position} never came")
         file.write(piece.data[position - piece.position :])
         file.flush()
+        if piece.size is not None and attempt.shim is not None:
+            attempt.shim.resize(*piece.size)
         if piece.is_end:
             (attempt.directory / INPUT_END).touch()
             self._store.inputs.receive(

@@ -6,8 +6,11 @@ Standard library only: the shim imports this module.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import signal
+import struct
+import termios
 import warnings  # noqa: F401  os.execvpe imports it: here once, not in each child
 from typing import NamedTuple, NoReturn
 
@@ -35,7 +38,7 @@ class Leader(NamedTuple):
 
     pid: int
     stdout: int
-    stderr: int
+    stderr: int | None  # None with a terminal, which has one stream
     failure: int
     stdin: int | None  # to write to, when the input comes while the job runs
 
@@ -50,24 +53,50 @@ class Failure(NamedTuple):
 def start(command: Facts) -> Leader:
     """Fork the leader; what fails after that is in its `failure` pipe once it has ended."""
     program = _prepare(command)
-    pipes = [os.pipe() for _ in range(3)]
-    feed = os.pipe() if command.get("feed") else None
+    streams = _terminal() if command.get("tty") else _pipes(fed=bool(command.get("feed")))
+    failure = os.pipe()
     shim = os.getpid()
     try:
         pid = os.fork()
     except OSError:
-        for pipe in [*pipes, feed or ()]:
-            for fd in pipe:
-                os.close(fd)
+        _close(*failure, *streams.theirs, *streams.ours)
         raise
     if pid == 0:
-        _become(program, shim, feed and feed[0], *(writer for _, writer in pipes))
-    for _, writer in pipes:
-        os.close(writer)
-    if feed:
-        os.close(feed[0])
-    stdout, stderr, failure = (reader for reader, _ in pipes)
-    return Leader(pid, stdout, stderr, failure, feed and feed[1])
+        _become(program, shim, streams.theirs, failure[1])
+    _close(*streams.theirs, failure[1])
+    stdin, stdout, stderr = streams.ours
+    assert stdout is not None  # only the input may be missing
+    return Leader(pid, stdout, stderr, failure[0], stdin)
+
+
+def _close(*descriptors: int | None) -> None:
+    for fd in set(descriptors):
+        if fd is not None:
+            os.close(fd)
+
+
+class Streams(NamedTuple):
+    """The standard streams, the job's ends and the shim's; a terminal is one for all."""
+
+    theirs: tuple[int | None, int, int]
+    ours: tuple[int | None, int | None, int | None]
+
+
+def _pipes(*, fed: bool) -> Streams:
+    stdin = os.pipe() if fed else (None, None)
+    stdout, stderr = os.pipe(), os.pipe()
+    return Streams((stdin[0], stdout[1], stderr[1]), (stdin[1], stdout[0], stderr[0]))
+
+
+def _terminal() -> Streams:
+    ours, theirs = os.openpty()
+    resize(ours, 24, 80)
+    return Streams((theirs, theirs, theirs), (os.dup(ours), ours, None))
+
+
+def resize(terminal: int, rows: int, columns: int) -> None:
+    """Tell the programs in a terminal how large it is."""
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
 
 def read_failure(leader: Leader) -> Failure | None:
@@ -114,7 +143,7 @@ def _find(name: bytes, cwd: bytes, environment: dict[bytes, bytes]) -> bytes | N
 
 
 def _become(
-    program: Program, shim: int, feed: int | None, stdout: int, stderr: int, failure: int
+    program: Program, shim: int, streams: tuple[int | None, int, int], failure: int
 ) -> NoReturn:
     """Turn the forked child into the command; never return."""
     stage = "stdin"
@@ -126,7 +155,10 @@ def _become(
         tree.die_with_parent()
         if tree.IS_LINUX and os.getppid() != shim:
             os._exit(1)  # the shim died before it could be asked to take this process along
-        os.dup2(os.open(program.stdin, os.O_RDONLY | os.O_CLOEXEC) if feed is None else feed, 0)
+        stdin, stdout, stderr = streams
+        if stdin == stdout:
+            fcntl.ioctl(stdout, termios.TIOCSCTTY, 0)
+        os.dup2(os.open(program.stdin, os.O_RDONLY | os.O_CLOEXEC) if stdin is None else stdin, 0)
         os.dup2(stdout, 1)
         os.dup2(stderr, 2)
         os.umask(program.umask)

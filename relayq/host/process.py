@@ -290,6 +290,11 @@ class Shim:
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGUSR1)
 
+    def resize(self, rows: int, columns: int) -> None:
+        """Tell the job how large its terminal is."""
+        files.replace(os.path.join(self._path, files.SIZE), {"rows": rows, "columns": columns})
+        self.look()
+
     def freeze(self) -> None:
         """Have the tree stopped until `thaw`; a kill that was asked for stands."""
         self._tell({"op": "freeze"})

@@ -221,6 +221,7 @@ class Runner:
                 "cwd": command.cwd,
                 "stdin": stdin,
                 "feed": command.feed,
+                "tty": command.tty,
                 "timeout": config.defaults.timeout if spec.timeout is None else spec.timeout,
                 "grace": config.defaults.grace,
                 "linger": _LINGER,

@@ -208,6 +208,7 @@ class Attempt:
         self._round = 0.01
         self._leader: leader.Leader | None = None
         self._feed: Feed | None = None
+        self._size: Facts | None = None
         self._status: int | None = None
         self._is_frozen = False
         self._is_childless = True
@@ -287,6 +288,12 @@ class Attempt:
         if self._is_frozen:
             self._tree.freeze()  # somebody else's SIGCONT gives no permit
         self._pump()
+        if self._leader is not None and self._command.get("tty"):
+            size = spool.load(os.path.join(self._directory, spool.SIZE))
+            if size is not None and size != self._size:
+                self._size = size
+                with suppress(OSError):  # the terminal's end is closed
+                    leader.resize(self._leader.stdout, size["rows"], size["columns"])
 
     def _pump(self) -> None:
         """Feed the leader what its input has grown by."""
@@ -320,6 +327,8 @@ class Attempt:
             data = os.read(fd, MAX_FRAME)
         except BlockingIOError:
             return False
+        except OSError:  # a terminal that its last program has left
+            data = b""
         if data:
             self._output.append(channel, data)
         else:
@@ -370,8 +379,9 @@ class Attempt:
         self._phase = Phase.RUNNING
         self._clock.start()
         for fd, channel in ((self._leader.stdout, STDOUT), (self._leader.stderr, STDERR)):
-            os.set_blocking(fd, False)
-            self._selector.register(fd, selectors.EVENT_READ, channel)
+            if fd is not None:
+                os.set_blocking(fd, False)
+                self._selector.register(fd, selectors.EVENT_READ, channel)
         if self._leader.stdin is not None:
             self._feed = Feed(self._directory, self._leader.stdin)
             self._pump()

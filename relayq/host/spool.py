@@ -19,6 +19,7 @@ LOCK = "lock"  # shim: flock(LOCK_EX) as long as it lives; its pid inside
 RUN = "run.json"  # shim: the pids, once the leader was started
 OUTPUT = "output"  # shim: frames
 CONTROL = "control.json"  # worker: kill, freeze, thaw
+SIZE = "size.json"  # worker: rows and columns of the terminal
 RESERVED = "exit.reserved"  # shim: room for the exit record
 EXIT = "exit"  # shim: the exit record
 SWEPT = "swept"  # worker: a shim that comes too late starts nothing here

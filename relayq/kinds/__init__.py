@@ -28,7 +28,8 @@ class HostFacts:
 class Command:
     """A process to start: `env` is added to the host's own, `stdin` is fed to it whole.
 
-    With `feed`, its standard input comes from its submitter while it runs.
+    With `feed`, its standard input comes from its submitter while it runs; with `tty` it has a
+    terminal for its standard streams, too.
     """
 
     argv: tuple[str, ...]
@@ -36,6 +37,7 @@ class Command:
     env: Mapping[str, str] = field(default_factory=dict)
     stdin: bytes | None = None
     feed: bool = False
+    tty: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,8 @@ class CommandPayload:
 
     `cwd` is a directory on the host (`~` is the worker's home, which is also the default), `env`
     is added to the environment, `stdin` is text for the standard input. With `feed`, standard input
-    is what `JobResult.feed` sends; such a job has one attempt only.
+    is what `JobResult.feed` sends; such a job has one attempt only. `tty` gives it a terminal,
+    whose one stream is its standard output.
     """
 
     cmd: str | list[str]
@@ -24,6 +25,7 @@ class CommandPayload:
     env: Mapping[str, str] = field(default_factory=dict)
     stdin: str | None = None
     feed: bool = False
+    tty: bool = False
 
     def __post_init__(self) -> None:
         parts = [self.cmd] if isinstance(self.cmd, str) else list(self.cmd)
@@ -38,7 +40,7 @@ class CommandPayload:
             raise TypeError("directory, variables and standard input must be text")
         if any("\0" in text for text in texts[:-1]):
             raise ValueError("a command, directory or variable can't hold a NUL character")
-        if self.feed and self.stdin is not None:
+        if (self.feed or self.tty) and self.stdin is not None:
             raise ValueError("standard input is either a text or fed")
         if any("=" in name or not name for name in self.env):
             raise ValueError("a variable's name can't be empty or hold '='")
@@ -60,7 +62,8 @@ class RunCommand:
             cwd=expand(payload.cwd, host.home),
             env=payload.env,
             stdin=None if payload.stdin is None else payload.stdin.encode(),
-            feed=payload.feed,
+            feed=payload.feed or payload.tty,
+            tty=payload.tty,
         )
 
     def progress(self, line: str) -> Progress | None:

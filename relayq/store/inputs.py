@@ -6,6 +6,7 @@ doesn't read waits there and not in Redis.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,11 +20,15 @@ INPUT_TTL = 86_400
 
 @dataclass(frozen=True, slots=True)
 class InputPiece:
-    """Bytes from `position` on; the last one of an input `is_end`."""
+    """Bytes from `position` on; the last one of an input `is_end`.
+
+    `size` is that of the submitter's terminal, rows and columns, when it has changed.
+    """
 
     position: int
     data: bytes
     is_end: bool = False
+    size: tuple[int, int] | None = None
     entry: bytes = b""
 
 
@@ -37,7 +42,13 @@ class Inputs:
 
     def send(self, id: str, piece: InputPiece) -> int:
         """Send a piece to a job; returns the position up to which its host has the input."""
-        fields = {"p": piece.position, "d": piece.data, "end": int(piece.is_end)}
+        fields: dict[str, Any] = {
+            "p": piece.position,
+            "d": piece.data,
+            "end": int(piece.is_end),
+        }
+        if piece.size is not None:
+            fields["size"] = "{} {}".format(*piece.size)
         pipe = self._connection.pipeline(transaction=True)
         pipe.xadd(self._keys("input", id), fields)
         pipe.expire(self._keys("input", id), INPUT_TTL)
@@ -62,8 +73,22 @@ class Inputs:
         with broker_errors():
             answer = pipe.execute()[-1]
         rows = answer.items() if isinstance(answer, dict) else (answer or [])
-        return [
-            InputPiece(int(f[b"p"]), f[b"d"], is_end=f[b"end"] == b"1", entry=entry)
-            for _, entries in rows
-            for entry, f in entries
-        ]
+        return [_piece(entry, fields) for _, entries in rows for entry, fields in entries]
+
+    def sent(self, id: str) -> int:
+        """Return the position up to which the input was sent, for one who goes on with it."""
+        with broker_errors():
+            rows = self._connection.xrevrange(self._keys("input", id), count=1)
+        if not rows:
+            return self.taken(id)
+        last = _piece(*rows[0])
+        return last.position + len(last.data)
+
+
+def _piece(entry: bytes, fields: Mapping[bytes, bytes]) -> InputPiece:
+    size = None
+    if b"size" in fields:
+        rows, columns = fields[b"size"].split()
+        size = (int(rows), int(columns))
+    is_end = fields[b"end"] == b"1"
+    return InputPiece(int(fields[b"p"]), fields[b"d"], is_end=is_end, size=size, entry=entry)

@@ -98,3 +98,40 @@ def test_an_input_that_was_consumed_is_not_taken_for_a_second_attempt(shared_fle
 
     with pytest.raises(JobFailed, match="standard input"):
         result.get(timeout=20)
+
+
+def test_a_job_may_have_a_terminal_of_the_submitters_size(shared_fleet):
+    result = shared_fleet.job.run("test -t 0 && test -t 2 && stty size; read -r x", tty=True)
+    sizes, ends = iter([(33, 99)]), iter([b"\n"])
+
+    threading.Thread(
+        target=result.feed,
+        args=(lambda: next(ends, b""),),
+        kwargs={"size": lambda: next(sizes, None)},
+    ).start()
+    result.wait(20)
+
+    assert result.exit_code == 0
+    assert "24 80" in result.stdout or "33 99" in result.stdout
+
+
+def test_a_terminals_interrupt_reaches_the_job(shared_fleet):
+    command = "trap 'echo interrupted; exit 5' INT; echo ready; while :; do sleep 0.05; done"
+    result = shared_fleet.job.run(command, tty=True)
+    until(lambda: "ready" in result.stdout, what="the job to be ready")
+    keys = iter([b"\x03", b""])
+
+    result.feed(lambda: next(keys))
+    result.wait(20)
+
+    assert result.exit_code == 5
+    assert "interrupted" in result.stdout
+
+
+def test_a_terminal_is_resized_while_the_job_runs(shared_fleet):
+    result = shared_fleet.job.run("until stty size | grep '40 120'; do sleep 0.05; done", tty=True)
+    keys = iter([b"x", b""])
+
+    result.feed(lambda: next(keys), size=lambda: (40, 120))
+
+    assert "40 120" in result.get(timeout=20)
