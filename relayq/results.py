@@ -232,9 +232,9 @@ class JobResult:
         """Send standard input to a job that was submitted with `feed` or `tty`, until its end.
 
         `read` returns the next bytes, b"" at the end, None to have `size` asked, which returns the
-        terminal's rows and columns when they have changed. `position` is where an input that somebody began goes on. Blocks while
-        the job reads more slowly; returns early when the job has ended. Call it once, from a
-        thread of its own beside `logs`.
+        terminal's rows and columns when they have changed. `position` is where an input that
+        somebody began goes on. Blocks while the job reads more slowly; returns early when the job
+        has ended. Call it once, from a thread of its own beside `logs`.
         """
         inputs, taken = self._session.store.inputs, position
         while True:

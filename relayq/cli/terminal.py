@@ -63,7 +63,8 @@ class Keys:
     def __init__(self, read: Callable[[], bytes | None], detach: Callable[[], None]) -> None:
         self._read = read
         self._detach = detach
-        self._before = b"\n"
+        self._begins_line = True
+        self._holds_escape = False
 
     def read(self) -> bytes | None:
         """Return the next bytes for the job, b"" after the escape, None for a new size."""
@@ -80,16 +81,15 @@ class Keys:
         """Return what goes to the job; a `~` at the beginning of a line waits for what follows."""
         passed = b""
         for key in (typed[i : i + 1] for i in range(len(typed))):
-            if self._before == _ESCAPE:
-                if key == _DETACH:
-                    return None
-                passed += key if key == _ESCAPE else _ESCAPE + key
-                self._before = key if key != _ESCAPE else b" "
-            elif key == _ESCAPE and self._before in (b"\r", b"\n"):
-                self._before = _ESCAPE
-            else:
-                passed += key
-                self._before = key
+            if self._holds_escape and key == _DETACH:
+                return None
+            if self._begins_line and not self._holds_escape and key == _ESCAPE:
+                self._holds_escape = True
+                continue
+            # A doubled escape stands for one.
+            passed += _ESCAPE + key if self._holds_escape and key != _ESCAPE else key
+            self._holds_escape = False
+            self._begins_line = key in b"\r\n"
         return passed
 
 
