@@ -10,10 +10,15 @@ from typing import Any
 
 from relayq.config import Config
 from relayq.store.keys import Keys
+from relayq.store.sentinels import SentinelUrl, is_sentinel_url
 
 
 def settings(config: Config, broker_url: str) -> dict[str, Any]:
     """Return what `Celery.conf` is made of, for worker and Flower alike."""
+    master: dict[str, str] = {}
+    if is_sentinel_url(broker_url):
+        sentinels = SentinelUrl.parse(broker_url)
+        broker_url, master = sentinels.celery_url, {"master_name": sentinels.master}
     return {
         "broker_url": broker_url,
         "broker_connection_retry_on_startup": True,
@@ -30,6 +35,7 @@ def settings(config: Config, broker_url: str) -> dict[str, Any]:
             # One list a queue: the claim's sorted sets hold the priority.
             "priority_steps": [0],
             "queue_order_strategy": "priority",
+            **master,
         },
         "task_default_queue": "any",
         "task_ignore_result": True,

@@ -12,16 +12,31 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from relayq import clock, embedded, kinds
 from relayq import config as configuration
 from relayq.config import Config
 from relayq.dispatch import Dispatcher
-from relayq.errors import NoSuchHost, RelayqError, Unplaceable
+from relayq.errors import RelayqError, Unplaceable
 from relayq.model.hosts import Host
-from relayq.model.jobs import ON_LOST, PRIORITIES, JobRecord, JobState, Spec, new_id
+from relayq.model.jobs import (
+    FINAL,
+    ON_LOST,
+    JobRecord,
+    JobState,
+    Spec,
+    new_id,
+    priority_number,
+)
+from relayq.model.selectors import (
+    check_filters,
+    check_group,
+    check_labels,
+    check_meta,
+    check_name,
+    check_text,
+)
 from relayq.parsing import duration
 from relayq.results import JobResult, Session
 from relayq.signing import Signer, load_key
@@ -130,7 +145,13 @@ class Job:
         on_lost: str = "retry",
         retries: int = 0,
         name: str | None = None,
+        labels: Iterable[str] = (),
+        meta: Mapping[str, str] | None = None,
+        group: str | None = None,
+        unique: str | None = None,
+        note: str | None = None,
         after: Iterable[JobResult | str] = (),
+        due_at: float | None = None,
         delay: float = 0.0,
         wait_for_host: bool = False,
         follow: bool = False,
@@ -140,9 +161,12 @@ class Job:
 
         `timeout` limits its run time (seconds, or text like "2h"); `on_lost` says what happens
         when its host vanishes (retry, ask, fail); `retries` allows that many further attempts
-        after a failure of its own; `after` names jobs that must succeed first; `delay` seconds
-        pass before it is queued. A host that never registered is refused unless `wait_for_host`.
-        `follow` has the output sent from the start, for `JobResult.follow`.
+        after a failure of its own; `after` names jobs that must succeed first; it is queued at
+        `due_at` (Unix seconds), or after `delay` seconds. `name`, `labels`, `meta`, `group` and
+        `note` are yours, to find it by. While a job with the same `unique` text isn't ended, that
+        one is returned (`is_new` False) and no second one queued. A host that never registered
+        is refused unless `wait_for_host`. `follow` has the output sent from the start, for
+        `JobResult.logs(follow=True)`.
         """
         spec = self._spec(
             kind,
@@ -153,13 +177,16 @@ class Job:
             on_lost=on_lost,
             retries=retries,
             name=name,
+            labels=labels,
+            meta=meta,
+            group=group,
+            unique=unique,
+            note=note,
             after=after,
+            due_at=due_at,
+            delay=delay,
         )
-        if delay > 0:
-            spec = replace(spec, due_at=clock.now() + delay)
-        if host is not None and not wait_for_host:
-            self._check_host(host)
-        return self._submit([spec], follow=follow)[0]
+        return self._submit([spec], follow=follow, wait_for_host=wait_for_host)[0]
 
     def submit_many(self, commands: Iterable[Mapping[str, Any] | str]) -> Sequence[JobResult]:
         """Queue many jobs, 1,000 a round trip: a command each, or the keywords of `submit`.
@@ -172,8 +199,6 @@ class Job:
             kind = asked.pop("kind", "run_command")
             options: dict[str, Any] = {key: asked.pop(key) for key in _OPTIONS if key in asked}
             specs.append(self._spec(kind, asked, **options))
-        for host in {spec.host for spec in specs} - {None}:
-            self._check_host(str(host))
         return self._submit(specs)
 
     def fetch(self, id: str) -> JobResult:
@@ -188,6 +213,49 @@ class Job:
         states = None if state is None else [JobState(state)]
         return self._store.jobs.list(states=states, host=host, limit=limit)
 
+    def select(
+        self,
+        selectors: Sequence[str],
+        *,
+        filters: Mapping[str, str] | None = None,
+        everything: bool = False,
+    ) -> Sequence[JobResult]:
+        """Find jobs as people name them; each once.
+
+        A selector is an id or a prefix of at least 4 letters, `last`, `last~2`, a name (the newest
+        job of it), `@group`, or `group[1-5]` (its first five). Filters are state, host, kind, name,
+        label, group and meta.KEY, each a text in which `*` stands for anything; they narrow the
+        selectors, or without any choose among all jobs, as `everything` does without a filter
+        (the newest 10,000). A selector without a job raises NoSuchJob, a prefix of several
+        AmbiguousId.
+        """
+        session, lookup = self.relay.session(), self._store.lookup
+        check_filters(filters or {})
+        if everything or (filters and not selectors):
+            return [JobResult(session, id) for id in lookup.all(filters or {})]
+        ids = lookup.select(selectors)
+        return [JobResult(session, id) for id in lookup.narrow(ids, filters or {})]
+
+    def prune(
+        self,
+        older_than: float | None = None,
+        keep: int | None = None,
+        *,
+        states: Iterable[JobState | str] = FINAL,
+    ) -> int:
+        """Forget ended jobs: older than so many seconds, and not among the newest `keep`.
+
+        Returns how many those were. At least one of the two limits is needed.
+        """
+        if older_than is None and keep is None:
+            raise RelayqError("prune needs an age, or how many jobs to keep")
+        if (older_than or 0) < 0 or (keep or 0) < 0:
+            raise RelayqError("an age and a number of jobs can't be below 0")
+        chosen = [JobState(state) for state in states]
+        if under_way := [state for state in chosen if not state.is_final]:
+            raise RelayqError(f"only ended jobs can be pruned, not {under_way[0]} ones")
+        return self._store.jobs.prune(chosen, older_than=older_than or 0.0, keep=keep or 0)
+
     def cancel(self, id: str) -> str:
         """Cancel a job; see `JobResult.cancel`."""
         return self.fetch(id).cancel()
@@ -196,14 +264,22 @@ class Job:
         """Return who is online and what they do; see `worker_status`."""
         return _worker_status(self._store, self.relay.config.lease.length)
 
-    def _submit(self, specs: Sequence[Spec], *, follow: bool = False) -> Sequence[JobResult]:
+    def _submit(
+        self, specs: Sequence[Spec], *, follow: bool = False, wait_for_host: bool = False
+    ) -> Sequence[JobResult]:
         session = self.relay.session()
+        dispatcher = Dispatcher(session.store, session.signer)
+        for host in {spec.host for spec in specs if spec.host is not None and not wait_for_host}:
+            dispatcher.check_host(host)
         results = [JobResult(session, spec.id, follow=follow, fresh=True) for spec in specs]
         replies = [result.reply for result in results] if follow else []
         for result in results if follow else []:
             session.store.logs.ack(result.reply, 0)
-        Dispatcher(session.store, session.signer).submit(specs, replies=replies)
-        return results
+        placed = dispatcher.submit(specs, replies=replies)
+        return [
+            result if one.is_new else JobResult(session, one.id)
+            for result, one in zip(results, placed, strict=True)
+        ]
 
     def _spec(
         self,
@@ -216,22 +292,37 @@ class Job:
         on_lost: str = "retry",
         retries: int = 0,
         name: str | None = None,
+        labels: Iterable[str] = (),
+        meta: Mapping[str, str] | None = None,
+        group: str | None = None,
+        unique: str | None = None,
+        note: str | None = None,
         after: Iterable[JobResult | str] = (),
+        due_at: float | None = None,
+        delay: float = 0.0,
     ) -> Spec:
         kinds.find(kind).read_payload(payload)
         if on_lost not in ON_LOST:
             raise RelayqError(f"on_lost is one of {', '.join(ON_LOST)}, not {on_lost!r}")
+        if due_at is not None and delay > 0:
+            raise RelayqError("a job has a due_at or a delay, not both")
         return Spec(
             id=new_id(),
             kind=kind,
             payload=payload,
             host=host,
             timeout=self._timeout(timeout),
-            priority=_priority(priority),
+            priority=priority_number(priority),
             on_lost=on_lost,
             retries=retries,
-            name=name,
+            due_at=clock.now() + delay if delay > 0 else due_at,
             after=tuple(one.id if isinstance(one, JobResult) else one for one in after),
+            name=None if name is None else check_name(name),
+            labels=check_labels(labels),
+            meta=check_meta(meta),
+            group=None if group is None else check_group(group),
+            unique=None if unique is None else check_text("a unique key", unique),
+            note=note,
             submitter=f"{getpass.getuser()}@{self.relay.config.worker.name}",
         )
 
@@ -243,15 +334,6 @@ class Job:
             raise RelayqError("a timeout must be longer than 0 s")
         return seconds
 
-    def _check_host(self, host: str) -> None:
-        known = self._store.hosts.names()
-        if host not in known:
-            names = ", ".join(sorted(known)) or "none yet"
-            raise NoSuchHost(
-                f"no such host: {host} (known hosts: {names})",
-                hint="start a worker there, or queue it anyway with --wait-for-host",
-            )
-
     def _named(self, name: str, is_one: Callable[[Host], bool]) -> str:
         hosts = self._store.hosts.list(online_within=self.relay.config.lease.length)
         fitting = [h for h in hosts if h.name == name] or [h for h in hosts if is_one(h)]
@@ -261,16 +343,9 @@ class Job:
         return min(fitting, key=lambda h: (h.name != name, not h.is_online, h.name)).name
 
 
-_OPTIONS = ("host", "timeout", "priority", "on_lost", "retries", "name", "after")
-
-
-def _priority(priority: int | str) -> int:
-    number = PRIORITIES.get(priority) if isinstance(priority, str) else priority
-    if number is None and str(priority).isdigit():
-        number = int(priority)
-    if number is None or not 1 <= number <= 10:
-        raise RelayqError(f"a priority is 1 to 10 or one of {', '.join(PRIORITIES)}: {priority!r}")
-    return number
+_OPTIONS = (
+    "host timeout priority on_lost retries name labels meta group unique note after due_at delay"
+).split()
 
 
 def _worker_status(store: Store, online_within: float) -> dict[str, Any]:

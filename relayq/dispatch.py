@@ -10,10 +10,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
-from relayq.errors import Conflict, NoSuchJob, RelayqError, WrongFleetKey
+from relayq.errors import (
+    BadSignature,
+    Conflict,
+    NoSuchHost,
+    NoSuchJob,
+    RelayqError,
+    WrongFleetKey,
+)
 from relayq.model.jobs import JobState, Spec
-from relayq.signing import Signer
+from relayq.signing import Signer, UnknownKey
 from relayq.store import Store
 from relayq.store.jobs import BATCH, Submission
 
@@ -33,10 +41,22 @@ TEMPLATE = json.dumps(
     separators=(",", ":"),
 )
 
+#: How often a move that another one overtook is tried.
+_TRIES = 3
+
 
 def message(id: str, kind: str, queue: str) -> str:
     """Return the nudge for one job."""
     return TEMPLATE.replace("@id", id).replace("@kind", kind).replace("@queue", queue)
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """What a submit came to: a new job, or the one that already has its unique key."""
+
+    id: str
+    state: JobState
+    is_new: bool = True
 
 
 class Dispatcher:
@@ -46,14 +66,14 @@ class Dispatcher:
         self.store = store
         self.signer = signer
 
-    def submit(self, specs: Sequence[Spec], *, replies: Iterable[str] = ()) -> list[JobState]:
-        """Store and queue these jobs, `BATCH` a round trip; returns the state of each.
+    def submit(self, specs: Sequence[Spec], *, replies: Iterable[str] = ()) -> list[Placed]:
+        """Store and queue these jobs, `BATCH` a round trip; returns what became of each.
 
         When this returns, the jobs are as durable as the broker's fsync makes them. A repeat of
         the same spec is harmless. `replies`, if given, names a follower for each job.
         """
         names = list(replies) or [""] * len(specs)
-        states: list[JobState] = []
+        placed: list[Placed] = []
         for start in range(0, len(specs), BATCH):
             part = specs[start : start + BATCH]
             submissions = [
@@ -65,8 +85,8 @@ class Dispatcher:
             )
             if words == ["wrong_key"]:
                 raise wrong_key()
-            states += [_state(spec, word) for spec, word in zip(part, words, strict=True)]
-        return states
+            placed += [_placed(spec, word) for spec, word in zip(part, words, strict=True)]
+        return placed
 
     def retry(self, id: str, *, force: bool = False) -> None:
         """Queue an ended or parked job again, for a person."""
@@ -80,6 +100,58 @@ class Dispatcher:
                 f"{id} may still run on {fact}, which was lost and hasn't come back",
                 hint=f"if you know that it is gone: relayq retry --force {id}",
             )
+        if word == "taken":
+            raise Conflict(
+                f"{id} can't be queued again while {fact} has the same unique key",
+                hint=f"relayq wait {fact}",
+            )
+
+    def move(self, id: str, *, host: str | None = None, priority: int | None = None) -> None:
+        """Send a job that hasn't started to another host, or reprioritise it; None leaves it.
+
+        `host` "any" lets every host take it. The spec is signed anew, after it was checked: this
+        machine lends its key to no spec that the fleet didn't sign.
+        """
+        if host is not None and host != "any":
+            self.check_host(host)
+        for _ in range(_TRIES):
+            before = self.store.jobs.signed_spec(id)
+            spec = self._checked(id, before)
+            if host is not None:
+                spec = replace(spec, host=None if host == "any" else host)
+            if priority is not None:
+                spec = replace(spec, priority=priority)
+            word, state = self.store.jobs.move(
+                spec, before=before, signed=self.signer.sign_spec(spec), template=TEMPLATE
+            )
+            if word == "unfit":
+                raise Conflict(
+                    f"{id} is {state}; only a job that hasn't started can be moved",
+                    hint=f"relayq show {id}",
+                )
+            if word == "moved":
+                return
+        raise Conflict(f"somebody else moves {id} as well", hint=f"relayq show {id}")
+
+    def check_host(self, host: str) -> None:
+        """Raise NoSuchHost for a host that never registered."""
+        known = self.store.hosts.names()
+        if host not in known:
+            names = ", ".join(sorted(known)) or "none yet"
+            raise NoSuchHost(
+                f"no such host: {host} (known hosts: {names})",
+                hint="start a worker there, or queue it anyway with --wait-for-host",
+            )
+
+    def _checked(self, id: str, signed: bytes) -> Spec:
+        try:
+            return self.signer.check_spec(signed, id=id)
+        except UnknownKey as error:
+            raise wrong_key() from error
+        except BadSignature as error:
+            raise Conflict(
+                f"{id} can't be moved: {error.message}", hint=f"relayq cancel {id}"
+            ) from error
 
 
 def wrong_key() -> WrongFleetKey:
@@ -90,9 +162,12 @@ def wrong_key() -> WrongFleetKey:
     )
 
 
-def _state(spec: Spec, word: str) -> JobState:
+def _placed(spec: Spec, word: str) -> Placed:
     if word == "no_parent":
         raise NoSuchJob(f"no such job among those to come after: {', '.join(spec.after)}")
     if word == "clash":
         raise RelayqError(f"another job already has the id {spec.id}")
-    return JobState.QUEUED if word == "exists" else JobState(word)
+    if word.startswith("taken "):
+        _, id, state = word.split()
+        return Placed(id, JobState(state), is_new=False)
+    return Placed(spec.id, JobState.QUEUED if word == "exists" else JobState(word))

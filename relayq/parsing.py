@@ -6,15 +6,30 @@ Each function raises `ValueError` with what it expected; the caller knows where 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 Parse = Callable[[str], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A parser made to measure, with the JSON Schema of what it takes."""
+
+    parse: Parse
+    schema: Mapping[str, Any]
+
+    def __call__(self, text: str) -> Any:
+        """Return the value that the text means."""
+        return self.parse(text)
+
 
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|[smhdw])\s*)+|\d+(?:\.\d+)?")
 _SIZES = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMG]I?)?B?", re.IGNORECASE)
+_HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
 _SCHEMES = ("redis", "rediss", "redis+socket", "sentinel", "unix")
 
 
@@ -42,7 +57,7 @@ def positive(parse: Callable[[str], float]) -> Parse:
             raise ValueError("expected more than 0")
         return value
 
-    return checked
+    return Checked(checked, {**schema(parse), "exclusiveMinimum": 0})
 
 
 def whole(low: int, high: int | None = None) -> Parse:
@@ -54,7 +69,8 @@ def whole(low: int, high: int | None = None) -> Parse:
             raise ValueError(f"expected {expected}")
         return int(text)
 
-    return checked
+    bounds = {"minimum": low} if high is None else {"minimum": low, "maximum": high}
+    return Checked(checked, {"type": "integer", **bounds})
 
 
 def choice(*words: str, fold: Callable[[str], str] = str) -> Parse:
@@ -65,12 +81,13 @@ def choice(*words: str, fold: Callable[[str], str] = str) -> Parse:
             raise ValueError(f"expected one of {', '.join(words)}")
         return fold(text)
 
-    return checked
+    spelled = [word for word in map(str.lower, words) if fold(word) in words]
+    return Checked(checked, {"enum": list(dict.fromkeys([*words, *spelled]))})
 
 
 def host_name(text: str) -> str:
     """Return the text if it can be a host's name, which is part of a queue's name."""
-    if not re.fullmatch(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?", text):
+    if not _HOST_NAME.fullmatch(text):
         raise ValueError("expected a host's name: lower-case letters, digits, '-', '_' and '.'")
     return text
 
@@ -81,3 +98,17 @@ def broker_url(text: str) -> str:
     if scheme not in _SCHEMES or not found or not rest.strip("/"):
         raise ValueError(f"expected a URL that begins with one of {', '.join(_SCHEMES)}")
     return text
+
+
+_NUMBER_OR_TEXT = {"type": ["number", "string"], "minimum": 0}
+_SCHEMAS: Mapping[Callable[..., Any], Mapping[str, Any]] = {
+    duration: {**_NUMBER_OR_TEXT, "pattern": f"^({_DURATION.pattern})$"},
+    size: {**_NUMBER_OR_TEXT, "pattern": r"^\d+(\.\d+)?\s*([KMGkmg][Ii]?)?[Bb]?$"},
+    host_name: {"type": "string", "pattern": f"^{_HOST_NAME.pattern}$"},
+    broker_url: {"type": "string", "pattern": f"^({'|'.join(map(re.escape, _SCHEMES))})://."},
+}
+
+
+def schema(parse: Callable[..., Any]) -> Mapping[str, Any]:
+    """Return the JSON Schema of what a parser takes, for editors."""
+    return parse.schema if isinstance(parse, Checked) else _SCHEMAS.get(parse, {"type": "string"})

@@ -16,14 +16,16 @@ from relayq import clock
 from relayq.dispatch import Dispatcher
 from relayq.errors import (
     BrokerUnavailable,
+    Conflict,
     JobCancelled,
     JobFailed,
     JobTimedOut,
     NeedsHuman,
+    NoSuchJob,
     OutputUnavailable,
     WaitTimeout,
 )
-from relayq.model.jobs import JobRecord, JobState, Outcome, Reason
+from relayq.model.jobs import JobRecord, JobState, Outcome, Reason, priority_number
 from relayq.model.output import STDERR, STDOUT, Decoder, Frame, only, split
 from relayq.signing import Signer
 from relayq.store import Store
@@ -79,6 +81,8 @@ class JobResult:
         self.reply = secrets.token_hex(8)
         self._session = session
         self._is_followed = follow
+        #: Whether the submit made the job, and didn't find one with the same unique key.
+        self.is_new = fresh
         self._is_fresh = fresh
         self._record: JobRecord | None = None
         self._outcome: Outcome | None = None
@@ -266,6 +270,29 @@ class JobResult:
         Dispatcher(self._session.store, self._session.signer).retry(self.id, force=force)
         self._record = self._outcome = None
         return self
+
+    def move(self, host: str | None = None, priority: int | str | None = None) -> JobResult:
+        """Send it to another host ("any": whichever is free), or give it another priority.
+
+        It keeps its place among those of its priority. Conflict when it has already started.
+        """
+        number = None if priority is None else priority_number(priority)
+        Dispatcher(self._session.store, self._session.signer).move(
+            self.id, host=host, priority=number
+        )
+        self._record = None
+        return self
+
+    def forget(self) -> None:
+        """Delete all that the broker knows of it; Conflict unless it has ended."""
+        [word] = self._session.store.jobs.forget([self.id])
+        if word == "gone":
+            raise NoSuchJob(f"no such job: {self.id}", hint="relayq ps -a")
+        if word != "forgotten":
+            raise Conflict(
+                f"{self.id} is {word}; only an ended job can be forgotten",
+                hint=f"relayq cancel {self.id}",
+            )
 
 
 def failure(record: JobRecord, outcome: Outcome | None) -> str:

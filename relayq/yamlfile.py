@@ -40,8 +40,11 @@ class Value:
         written: str = self._node.value
         return "" if self._node.style is None and written in _NULLS else written
 
-    def table(self, what: str) -> Iterator[tuple[str, Place, Value]]:
-        """Yield each key, its place and its value; a null is an empty table."""
+    def table(self, what: str, problems: list[ConfigError]) -> Iterator[tuple[str, Place, Value]]:
+        """Yield each key, its place and its value; a null is an empty table.
+
+        A key that can't be used goes into `problems`, and the next one follows.
+        """
         if self._node.id == "scalar" and not self.text(what):
             return
         if self._node.id != "mapping":
@@ -49,10 +52,17 @@ class Value:
         seen: dict[str, Place] = {}
         for key_node, value_node in self._node.value:
             key = Value(key_node, self.place.file)
-            name = key.text(f"a key of {what}")
+            try:
+                name = key.text(f"a key of {what}")
+            except ConfigError as error:
+                problems.append(error)
+                continue
             if name in seen:
                 where = f"first in line {seen[name].line}"
-                raise ConfigError(f"{key.place}: {name!r} stands twice in {what} ({where})")
+                problems.append(
+                    ConfigError(f"{key.place}: {name!r} stands twice in {what} ({where})")
+                )
+                continue
             seen[name] = key.place
             yield name, key.place, Value(value_node, self.place.file)
 

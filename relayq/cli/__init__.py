@@ -12,31 +12,53 @@ import re
 import signal
 import sys
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from relayq.errors import RelayqError
+from relayq.errors import ConfigError, Conflict, NoSuchJob, OutputUnavailable, RelayqError
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 __all__ = ["COMMANDS", "main", "root"]
 
-#: Name -> where its click command is, and its line in the help.
-COMMANDS = {
-    "run": ("relayq.cli.jobs:run", "Run a command: live output, its own exit code."),
-    "submit": ("relayq.cli.jobs:submit", "Queue a command and print its id."),
-    "ps": ("relayq.cli.jobs:ps", "List jobs: active, queued, recently ended."),
-    "show": ("relayq.cli.jobs:show_job", "Show all about one job."),
-    "logs": ("relayq.cli.output:logs", "Print a job's output."),
-    "wait": ("relayq.cli.jobs:wait", "Wait until jobs end."),
-    "cancel": ("relayq.cli.jobs:cancel", "End jobs, with all of their processes."),
-    "retry": ("relayq.cli.jobs:retry", "Queue an ended job again."),
-    "status": ("relayq.cli.hosts:status", "Show the broker and every host."),
-    "up": ("relayq.cli.services:up", "Start what this machine needs to run jobs."),
-    "down": ("relayq.cli.services:down", "Stop this machine's worker and private broker."),
-    "worker": ("relayq.cli.services:worker", "Start and stop this machine's worker."),
-    "broker": ("relayq.cli.services:broker", "Start and stop a broker on this machine."),
-    "version": ("relayq.cli.services:version", "Print relayq's version."),
+#: Heading -> name -> where its click command is, and its line in the help.
+SECTIONS = {
+    "Run things": {
+        "run": ("relayq.cli.submissions:run", "Run a command: live output, its own exit code."),
+        "submit": ("relayq.cli.submissions:submit", "Queue a command and print its id."),
+    },
+    "Look and wait": {
+        "ps": ("relayq.cli.listing:ps", "List jobs: active, queued, recently ended."),
+        "show": ("relayq.cli.jobs:show_job", "Show all about jobs."),
+        "logs": ("relayq.cli.logs:logs", "Print what jobs write."),
+        "attach": ("relayq.cli.attach:attach", "Be a running job's terminal again."),
+        "wait": ("relayq.cli.jobs:wait", "Wait until jobs end."),
+        "result": ("relayq.cli.logs:result", "Print the results of jobs, and nothing else."),
+    },
+    "Change": {
+        "cancel": ("relayq.cli.jobs:cancel", "End jobs, with all of their processes."),
+        "retry": ("relayq.cli.jobs:retry", "Queue ended jobs again."),
+        "move": ("relayq.cli.changes:move", "Send waiting jobs to another host."),
+        "rm": ("relayq.cli.changes:rm", "Forget ended jobs."),
+        "prune": ("relayq.cli.changes:prune", "Forget what ended long ago."),
+    },
+    "Fleet": {
+        "status": ("relayq.cli.hosts:status", "Show the broker and every host."),
+        "up": ("relayq.cli.services:up", "Start what this machine needs to run jobs."),
+        "down": ("relayq.cli.services:down", "Stop this machine's worker and private broker."),
+        "worker": ("relayq.cli.services:worker", "Start and stop this machine's worker."),
+        "broker": ("relayq.cli.services:broker", "Start and stop a broker on this machine."),
+    },
+    "This command": {
+        "config": ("relayq.cli.config:config", "Show, check and change the configuration."),
+        "completion": ("relayq.cli.completion:completion", "Complete commands in your shell."),
+        "version": ("relayq.cli.services:version", "Print relayq's version."),
+    },
 }
+
+COMMANDS = {name: command for commands in SECTIONS.values() for name, command in commands.items()}
 
 
 class LazyGroup(click.Group):
@@ -55,10 +77,38 @@ class LazyGroup(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete a command's name without importing any command."""
+        from click.shell_completion import CompletionItem
+
+        fitting = [
+            CompletionItem(name, help=short)
+            for name, (_, short) in COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
+        return [*fitting, *click.Command.shell_complete(self, ctx, incomplete)]
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the commands' help without importing them."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, short) for name, (_, short) in COMMANDS.items()])
+        widest = max(map(len, COMMANDS))
+        for heading, commands in SECTIONS.items():
+            with formatter.section(heading):
+                formatter.write_dl(
+                    [(name.ljust(widest), short) for name, (_, short) in commands.items()]
+                )
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; of a misspelt one say what it may have been."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            from difflib import get_close_matches
+
+            close = get_close_matches(args[0], COMMANDS, n=1)
+            meant = f"; did you mean {close[0]}?" if close else ""
+            raise click.UsageError(f"no such command: {args[0]}{meant}", ctx) from error
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; an error of ours becomes its message and its exit code."""
@@ -72,16 +122,48 @@ class LazyGroup(click.Group):
             return ctx.exit(_without_reader())
 
 
+#: What to type next after an error that doesn't know better.
+_HINTS = (
+    (ConfigError, "relayq config check"),
+    (NoSuchJob, "relayq ps -a"),
+    (Conflict, "relayq ps"),
+    (OutputUnavailable, "relayq status"),
+    (RelayqError, "relayq status"),
+)
+
+
 def tell(error: RelayqError, *, as_json: bool = False) -> None:
     """Say what went wrong and what to type next."""
+    hint = error.hint or next(hint for sort, hint in _HINTS if isinstance(error, sort))
+    _tell(type(error).__name__, error.message, hint, as_json=as_json)
+
+
+def _tell_usage(error: click.ClickException, arguments: list[str]) -> None:
+    """Say what was typed wrong."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+        return
+    ctx = getattr(error, "ctx", None)
+    command = ctx.command_path if ctx is not None else "relayq"
+    as_json = "--json" in arguments or os.environ.get("RELAYQ_OUTPUT") == "json"
+    message = error.format_message().rstrip(".")
+    _tell("UsageError", message, f"{command} --help", as_json=as_json)
+
+
+def _tell(sort: str, message: str, hint: str, *, as_json: bool) -> None:
     if as_json:
-        code = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(error).__name__).lower()
-        said = {"code": code, "message": error.message, "hint": error.hint}
+        code = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", sort).lower()
+        said = {"code": code, "message": message, "hint": hint}
         click.echo(json.dumps({"schema": 1, "error": said}))
         return
-    click.echo(f"relayq: {error.message}", err=True)
-    if error.hint:
-        click.echo(f"  hint: {error.hint}", err=True)
+    click.echo(f"relayq: {message}", err=True)
+    click.echo(f"  hint: {hint}", err=True)
+
+
+def _choose_colour(ctx: click.Context, param: click.Parameter, no_color: bool) -> None:
+    # click itself leaves colours out where no terminal is; https://no-color.org is ours to obey.
+    if no_color or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        ctx.color = False
 
 
 @click.group(
@@ -89,22 +171,32 @@ def tell(error: RelayqError, *, as_json: bool = False) -> None:
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+@click.option(
+    "--no-color",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_choose_colour,
+    help="No colours, as with NO_COLOR.",
+)
 @click.pass_context
 def root(ctx: click.Context) -> None:
     """Run anything on any of your machines."""
     if ctx.invoked_subcommand is None:
         command = root.get_command(ctx, "ps")
         assert command is not None
-        ctx.invoke(command)
+        with command.make_context("ps", [], parent=ctx) as asked:
+            command.invoke(asked)
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command line and return its exit code."""
+    typed = sys.argv[1:] if arguments is None else arguments
     try:
-        code = root.main(arguments, prog_name="relayq", standalone_mode=False)
+        code = root.main(typed, prog_name="relayq", standalone_mode=False)
         sys.stdout.flush()
     except click.ClickException as error:
-        error.show()
+        _tell_usage(error, typed)
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return 130

@@ -32,7 +32,7 @@ def status(ctx: click.Context, as_json: bool) -> None:
 
 
 def _show(relay: Relay, *, as_json: bool) -> int:
-    from relayq.cli import show
+    from relayq.cli import show, tables
 
     store = relay.session().store
     facts = store.server_facts()
@@ -54,5 +54,5 @@ def _show(relay: Relay, *, as_json: bool) -> int:
             f"{online} of {len(hosts)} hosts online . queue {queued}"
         )
         if hosts:
-            show.table(show.HOST_COLUMNS, show.host_rows(hosts, clock.now()))
+            tables.table(show.HOST_COLUMNS, show.host_rows(hosts, clock.now()))
     return 0 if online else _DEGRADED

@@ -7,19 +7,17 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from relayq import clock
-from relayq.model.jobs import ON_LOST, PRIORITIES, JobRecord
+from relayq.model.jobs import JobRecord
 from relayq.parsing import duration, positive
 
 if TYPE_CHECKING:
     from relayq.client import JobResult, Relay
     from relayq.config import Config
-
-_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def duration_option(text: str) -> float:
@@ -30,82 +28,44 @@ def duration_option(text: str) -> float:
         raise click.BadParameter(f"{error}, got {text!r}") from error
 
 
-def _environment(
-    ctx: click.Context, param: click.Parameter, given: tuple[str, ...]
-) -> dict[str, str] | None:
-    """Return the variables as a mapping; a name alone takes the value that it has here."""
-    env = {}
-    for one in given:
-        name, has_value, value = one.partition("=")
-        if not name:
-            raise click.BadParameter(f"{one!r} has no name", ctx, param)
-        if not has_value and name not in os.environ:
-            raise click.BadParameter(f"{name} isn't set here; give it as {name}=VALUE", ctx, param)
-        env[name] = value if has_value else os.environ[name]
-    return env or None
+def wants_json() -> bool:
+    """Whether the environment asks every command for JSON."""
+    return os.environ.get("RELAYQ_OUTPUT") == "json"
 
 
 def _note_json(ctx: click.Context, param: click.Parameter, as_json: bool) -> bool:
+    as_json = as_json or wants_json()
     # The edge shows errors, and must know how.
     ctx.meta["relayq.json"] = as_json
     return as_json
 
 
+def complete(*what: str) -> Callable[..., Any]:
+    """Return a completer: for a parameter's first word, its second, ..., and all that follow.
+
+    Each word is the name of a completer in `relayq.cli.completion`.
+    """
+
+    def completer(ctx: click.Context, param: click.Parameter, incomplete: str) -> Any:
+        from relayq.cli import completion
+
+        typed = ctx.params.get(param.name or "")
+        position = len(typed) if isinstance(typed, tuple) else 0
+        found = getattr(completion, what[min(position, len(what) - 1)])
+        return found(ctx, param, incomplete)
+
+    return completer
+
+
 json_option = click.option(
-    "--json", "as_json", is_flag=True, callback=_note_json, help="Print one JSON value."
+    "--json",
+    "as_json",
+    is_flag=True,
+    is_eager=True,
+    callback=_note_json,
+    help="Print one JSON value (docs/json.md).",
 )
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="No remarks of relayq's own.")
-
-_JOB_OPTIONS = (
-    click.option("--on", "host", metavar="HOST", help="The host to run on (default: any)."),
-    click.option("--cwd", metavar="DIR", help="Directory on the host (default: its home)."),
-    click.option(
-        "-e",
-        "--env",
-        multiple=True,
-        metavar="K[=V]",
-        callback=_environment,
-        help="Set a variable; K alone takes the value from here.",
-    ),
-    click.option(
-        "--timeout",
-        type=duration_option,
-        metavar="DURATION",
-        help="Limit of its run time, such as 90s or 5h.",
-    ),
-    click.option("--name", metavar="TEXT", help="A name to recognise it by."),
-    click.option(
-        "--prio",
-        "priority",
-        type=click.Choice([*PRIORITIES, *map(str, range(1, 11))]),
-        metavar="PRIORITY",
-        help=f"{', '.join(PRIORITIES)}, or 1 to 10.",
-    ),
-    click.option("--retries", type=click.IntRange(0), help="Further attempts after a failure."),
-    click.option(
-        "--on-lost", type=click.Choice(ON_LOST), help="What to do when its host vanishes."
-    ),
-    click.option("--after", multiple=True, metavar="ID", help="Run after this job succeeded."),
-    click.option("--wait-for-host", is_flag=True, help="Queue it for a host not known yet."),
-    click.option("-d", "--detach", is_flag=True, help="Print the id and leave."),
-    click.option("-s", "--shell", is_flag=True, help="Join the arguments to one shell line."),
-    quiet_option,
-    click.argument("command", nargs=-1, type=click.UNPROCESSED),
-)
-
-
-def job_options(function: _Function) -> _Function:
-    """Add what `run` and `submit` take: the job's options and its command."""
-    for add in reversed(_JOB_OPTIONS):
-        function = add(function)
-    return function
-
-
-def command_line(command: tuple[str, ...], *, shell: bool) -> str | list[str]:
-    """Return a shell line for one argument or on demand, else the program with its arguments."""
-    if not command or not command[0].strip():
-        raise click.UsageError("the command is empty; try: relayq run 'echo hello'")
-    return " ".join(command) if shell or len(command) == 1 else list(command)
 
 
 @contextmanager
@@ -118,6 +78,7 @@ def client(
     `needs_worker` only the worker of a broker that stands: who said `down` meant it.
     """
     from relayq import config
+    from relayq.cli.completion import remembered
     from relayq.client import Relay
 
     def say(line: str) -> None:
@@ -125,7 +86,7 @@ def client(
             click.echo(f"relayq: {line}", err=True)
 
     url = None if starts else standing_broker(config.load())
-    with Relay(url=None if needs_worker else url, say=say) as relay:
+    with Relay(url=None if needs_worker else url, say=say) as relay, remembered(relay):
         yield relay
 
 

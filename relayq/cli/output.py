@@ -1,31 +1,33 @@
-"""A job's output on this terminal: the streaming half of `run`, and `logs`."""
+"""A job's output on this terminal: the streaming half of `run`."""
 
 from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import TYPE_CHECKING
-
-import click
 
 from relayq import clock
 from relayq.cli import show
 from relayq.cli.interrupts import Interrupted, held, interruptible
-from relayq.cli.options import client, ended, is_interactive, is_offline
-from relayq.errors import OutputUnavailable, RelayqError, WaitTimeout
-from relayq.model.output import STDERR, Decoder, Frame
+from relayq.cli.options import ended, is_interactive, is_offline
+from relayq.errors import RelayqError, WaitTimeout
+from relayq.model.output import STDERR, STDOUT, Frame, only
 from relayq.results import exit_status
 
 if TYPE_CHECKING:
     from relayq.client import JobResult, Relay
-    from relayq.store.logs import Piece
+
+#: Sends a job its input as long as the context lasts.
+Source = Callable[["JobResult"], AbstractContextManager[None]]
 
 #: How long a job may be queued before `run` says so.
 _QUIET_WAIT = 1.0
 #: How long an interrupted `run` waits for the end of the job that it cancelled.
 _CANCEL_PATIENCE = 15.0
+#: How long a detached `run` stays to hear a second ^C.
+_SECOND_THOUGHTS = 3.0
 
 
 def write(frames: Iterable[Frame]) -> None:
@@ -36,9 +38,23 @@ def write(frames: Iterable[Frame]) -> None:
         stream.flush()
 
 
-def run(relay: Relay, submit: Callable[[], JobResult], *, host: str | None, quiet: bool) -> int:
-    """Submit a job and stream it to its end; returns the exit code of `run`."""
+def run(
+    relay: Relay,
+    submit: Callable[[], JobResult],
+    *,
+    host: str | None,
+    on_interrupt: str | None = None,
+    quiet: bool,
+    as_json: bool = False,
+    source: Source | None = None,
+) -> int:
+    """Submit a job and stream it to its end; returns the exit code of `run`.
+
+    As JSON nothing is streamed: the record with the whole output comes at the end. `source` is
+    what the job reads.
+    """
     result = None
+    kept: list[Frame] = []
     with interruptible():
         try:
             relay.session()
@@ -46,16 +62,35 @@ def run(relay: Relay, submit: Callable[[], JobResult], *, host: str | None, quie
                 result = submit()
             if not quiet:
                 note_offline(relay, host)
-            _stream(relay, result, host, quiet=quiet)
+            with source(result) if source is not None and result.is_new else nullcontext():
+                _stream(relay, result, host, quiet=quiet, to=kept.extend if as_json else write)
             record = ended(result)
-        except Interrupted:
+        except Interrupted as interrupt:
             if result is not None:
-                _leave(result, detach=is_interactive(), quiet=quiet)
+                _interrupted(result, interrupt, on_interrupt, quiet=quiet)
             raise
         except BrokenPipeError:
             # As with any pipe: whose reader left ends, and says nothing.
             if result is not None:
-                _leave(result, detach=False, quiet=True)
+                _end(result, quiet=True)
+            raise
+    line = show.verdict(record, result.outcome())
+    if line and not quiet:
+        show.remark(line)
+    if as_json:
+        show.print_json({**show.as_json(record), **texts_of(kept)})
+    return exit_status(record)
+
+
+def attach(result: JobResult, source: Source | None, *, quiet: bool) -> int:
+    """Follow a job that runs, as its terminal if there is a source; returns its exit code."""
+    with interruptible():
+        try:
+            with source(result) if source is not None else nullcontext():
+                write(result.logs(follow=True))
+            record = ended(result)
+        except Interrupted as interrupt:
+            _interrupted(result, interrupt, "detach", quiet=quiet)
             raise
     line = show.verdict(record, result.outcome())
     if line and not quiet:
@@ -63,7 +98,23 @@ def run(relay: Relay, submit: Callable[[], JobResult], *, host: str | None, quie
     return exit_status(record)
 
 
-def _stream(relay: Relay, result: JobResult, host: str | None, *, quiet: bool) -> None:
+def texts_of(frames: Iterable[Frame]) -> dict[str, str]:
+    """Return an output as JSON shows it; wrong UTF-8 is U+FFFD."""
+    kept = list(frames)
+    channels = {"stdout": STDOUT, "stderr": STDERR}
+    return {
+        name: only(kept, channel).decode(errors="replace") for name, channel in channels.items()
+    }
+
+
+def _stream(
+    relay: Relay,
+    result: JobResult,
+    host: str | None,
+    *,
+    quiet: bool,
+    to: Callable[[Iterable[Frame]], None],
+) -> None:
     timer = threading.Timer(_QUIET_WAIT, _note_waiting, (relay, result.id, host))
     timer.daemon = True
     if sys.stderr.isatty() and not quiet:
@@ -71,7 +122,7 @@ def _stream(relay: Relay, result: JobResult, host: str | None, *, quiet: bool) -
     try:
         for frame in result.logs(follow=True):
             timer.cancel()
-            write([frame])
+            to([frame])
     finally:
         timer.cancel()
 
@@ -91,13 +142,31 @@ def note_offline(relay: Relay, host: str | None) -> None:
             show.remark(f"{host} is offline; the job waits")
 
 
-def _leave(result: JobResult, *, detach: bool, quiet: bool) -> None:
+def _interrupted(
+    result: JobResult, interrupt: Interrupted, on_interrupt: str | None, *, quiet: bool
+) -> None:
     """Detach from a job, or end it: who can't see a message must not leave one running."""
+    sits_here = is_interactive()
+    if (on_interrupt or ("detach" if sits_here else "cancel")) == "cancel":
+        _end(result, quiet=quiet)
+        return
+    can_think_again = sits_here and str(interrupt) == "SIGINT"
+    if not quiet:
+        again = "; ^C again within 3 s cancels it" if can_think_again else ""
+        show.remark(f"detached; {result.id} goes on (relayq logs -f {result.id}{again})")
+    if not can_think_again:
+        return
+    try:
+        clock.sleep(_SECOND_THOUGHTS)
+    except Interrupted as second:
+        if str(second) == "SIGINT":
+            _end(result, quiet=quiet)
+
+
+def _end(result: JobResult, *, quiet: bool) -> None:
+    """Cancel a job and stay until it is gone."""
     id = result.id
     say = (lambda line: None) if quiet else show.remark
-    if detach:
-        say(f"detached; {id} goes on (relayq logs -f {id}; relayq cancel {id})")
-        return
     try:
         result.cancel()
         record = ended(result, clock.boottime() + _CANCEL_PATIENCE)
@@ -107,106 +176,3 @@ def _leave(result: JobResult, *, detach: bool, quiet: bool) -> None:
         show.remark(f"{id} may go on: it couldn't be cancelled: {error.message}")
     else:
         say(show.verdict(record, None) or f"{id}  succeeded before it could be cancelled")
-
-
-@click.command()
-@click.argument("id")
-@click.option("-f", "--follow", is_flag=True, help="Go on until the job ends.")
-@click.option("--tail", type=click.IntRange(0), metavar="N", help="Begin with the last N lines.")
-@click.pass_context
-def logs(ctx: click.Context, id: str, follow: bool, tail: int | None) -> None:
-    """Print a job's output, stdout and stderr each to its own."""
-    with client(needs_worker=True) as relay:
-        result = relay.job.fetch(id)
-        record = result.record
-        if record.attempt == 0 and not follow:
-            show.remark(f"{result.id} is {record.state.value}; there is no output yet")
-            return
-        if not follow and not _is_at_hand(result) and is_offline(relay, record.host or ""):
-            ctx.exit(_kept(relay, result, tail, f"{record.host} is offline"))
-        try:
-            write(_frames(result, follow=follow, tail=tail))
-        except OutputUnavailable as error:
-            if follow:
-                raise
-            ctx.exit(_kept(relay, result, tail, error.message))
-
-
-def _is_at_hand(result: JobResult) -> bool:
-    """Whether the broker holds the whole output."""
-    outcome = None if result.record.state.is_waitable else result.outcome()
-    return outcome is not None and outcome.is_whole
-
-
-def _frames(result: JobResult, *, follow: bool, tail: int | None) -> Iterator[Frame]:
-    if tail is None:
-        yield from result.logs(follow=follow)
-        return
-    so_far = list(result.logs())
-    yield from last_lines(so_far, tail)
-    if follow:
-        # The same frames come again from the start, unless another attempt has begun.
-        before = iter(so_far)
-        for frame in result.logs(follow=True):
-            if next(before, None) != frame:
-                before = iter(())
-                yield frame
-
-
-def last_lines(frames: list[Frame], count: int) -> list[Frame]:
-    """Return the end of an output: so many lines, stdout and stderr taken together."""
-    kept: list[Frame] = []
-    # The newline at the very end closes the last line, it doesn't begin another.
-    wanted = count + 1 if frames and frames[-1].data.endswith(b"\n") else count
-    for frame in reversed(frames if count else []):
-        lines = frame.data.count(b"\n")
-        if lines >= wanted:
-            if rest := _after(frame.data, wanted):
-                kept.append(frame._replace(data=rest))
-            break
-        wanted -= lines
-        kept.append(frame)
-    return kept[::-1]
-
-
-def _after(data: bytes, newlines: int) -> bytes:
-    """Return what follows the newline that is that many from the end."""
-    end = len(data)
-    for _ in range(newlines):
-        end = data.rindex(b"\n", 0, end)
-    return data[end + 1 :]
-
-
-def _kept(relay: Relay, result: JobResult, tail: int | None, why: str) -> int:
-    """Print what the broker kept of an output, the gaps marked; returns the exit code."""
-    record = result.record
-    outcome = None if record.state.is_waitable else result.outcome()
-    parts, position = _parts(relay.session().store.logs.read(record.id, record.attempt))
-    missing = outcome.output_bytes - position if outcome is not None else 0
-    if tail is not None:
-        last = parts[-1][1]
-        # The end is enough when it holds all the lines that were asked for.
-        is_whole = not missing and sum(frame.data.count(b"\n") for frame in last) > tail
-        parts = [(0 if is_whole else parts[-1][0], last_lines(last, tail))]
-    for gap, frames in [*parts, (missing, [])]:
-        if gap:
-            show.remark(f"... {show.size(gap)} are only on {record.host}")
-        write(frames)
-    if outcome is not None and not missing and not any(gap for gap, _ in parts):
-        return 0
-    show.remark(f"{why}; this is what the broker kept of the output of {record.id}")
-    return OutputUnavailable.exit_code
-
-
-def _parts(pieces: Iterable[Piece]) -> tuple[list[tuple[int, list[Frame]]], int]:
-    """Return what hangs together, each part with the size of the gap before it; and its end."""
-    parts: list[tuple[int, list[Frame]]] = [(0, [])]
-    position, decoder = 0, Decoder()
-    for piece in pieces:
-        if piece.position > position:
-            parts.append((piece.position - position, []))
-            position = piece.position
-            decoder.reset()
-        parts[-1][1].extend(decoder.feed(piece.frames[position - piece.position :]))
-        position = max(position, piece.position + len(piece.frames))
-    return parts, position

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from relayq import __version__
 from relayq.cli.options import address, is_interactive, json_option
+from relayq.cli.texts import number_of
 from relayq.errors import RelayqError
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ def _remark(line: str) -> None:
 
 @click.command()
 @_port_option
-def up(port: int | None) -> None:
+@json_option
+def up(port: int | None, as_json: bool) -> None:
     """Start this machine's worker and, if no broker is configured, a private one."""
     from relayq import embedded
 
@@ -42,30 +44,49 @@ def up(port: int | None) -> None:
     if config.broker_url is not None:
         if port is not None:
             raise click.UsageError("--port is for a private broker, and another is configured")
-        click.echo(f"broker  {address(config.broker_url)} (configured)")
-        pid = embedded.start_worker(config)
+        broker = {"address": address(config.broker_url), "private": False}
+        line = f"{broker['address']} (configured)"
     else:
         facts = embedded.start_broker(config, port=port)
-        click.echo(f"broker  {_broker_line(facts)}")
+        broker, line = _broker_json(facts), _broker_line(facts)
+    _answer(f"broker  {line}", as_json)
+    if config.broker_url is None:
         embedded.ensure(config, say=lambda _: None)
-        pid = embedded.start_worker(config)
-    worker = config.worker
-    click.echo(f"worker  {worker.name} (pid {pid}, {_count(worker.max_concurrent, 'slot')})")
+    pid = embedded.start_worker(config)
+    name, slots = config.worker.name, config.worker.max_concurrent
+    worker = {"name": name, "pid": pid, "slots": slots}
+    _answer(
+        f"worker  {name} (pid {pid}, {number_of(slots, 'slot')})",
+        as_json,
+        {"broker": broker, "worker": worker},
+    )
+
+
+def _answer(line: str, as_json: bool, value: Mapping[str, Any] | None = None) -> None:
+    """Print the line, or instead as JSON the value that it is a part of."""
+    if not as_json:
+        click.echo(line)
+    elif value is not None:
+        from relayq.cli import show
+
+        show.print_json(value)
 
 
 def _broker_line(facts: BrokerFacts) -> str:
     return f"{address(facts.url)} (private, redis {facts.version}, pid {facts.pid})"
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
+def _broker_json(facts: BrokerFacts) -> dict[str, Any]:
+    shown = {"address": address(facts.url), "private": True}
+    return {**shown, "redis_version": facts.version, "pid": facts.pid}
 
 
 @click.command()
 @click.option("--kill", is_flag=True, help="Cancel the jobs that run on this machine.")
 @click.option("--wait", is_flag=True, help="Let them end first; nothing new is started.")
 @click.option("-y", "--yes", is_flag=True, help="Don't ask: as --kill, unless --wait is given.")
-def down(kill: bool, wait: bool, yes: bool) -> None:
+@json_option
+def down(kill: bool, wait: bool, yes: bool, as_json: bool) -> None:
     """Stop this machine's worker and private broker; nothing of them is left."""
     from relayq import embedded
     from relayq.cli import left
@@ -86,7 +107,8 @@ def down(kill: bool, wait: bool, yes: bool) -> None:
         left.end(config, kill=kill, say=_remark)
     had_broker = config.broker_url is None and embedded.stop_broker(config)
     parts = [name for name, had in (("worker", had_worker), ("private broker", had_broker)) if had]
-    click.echo(f"stopped: {', '.join(parts)}" if parts else "nothing ran here")
+    line = f"stopped: {', '.join(parts)}" if parts else "nothing ran here"
+    _answer(line, as_json, {"stopped": parts})
 
 
 def _ask_to_kill(running: Sequence[str]) -> bool:
@@ -94,7 +116,7 @@ def _ask_to_kill(running: Sequence[str]) -> bool:
     if not is_interactive():
         raise _jobs_run(running)
     answer = click.prompt(
-        f"{_count(len(running), 'job')} run here: kill them, wait for them, or leave all as it is",
+        f"{number_of(len(running), 'job')} run here: kill them, wait for them, or leave all as it is",
         type=click.Choice(["kill", "wait", "leave"]),
         default="leave",
         err=True,
@@ -107,7 +129,7 @@ def _ask_to_kill(running: Sequence[str]) -> bool:
 def _jobs_run(running: Sequence[str]) -> RelayqError:
     shown = ", ".join(running[:3]) + (", ..." if len(running) > 3 else "")
     error = RelayqError(
-        f"{_count(len(running), 'job')} still on this machine: {shown}",
+        f"{number_of(len(running), 'job')} still on this machine: {shown}",
         hint="relayq down --wait, or relayq down --kill",
     )
     error.exit_code = 1
@@ -130,30 +152,35 @@ def worker_start() -> None:
 
 
 @worker.command("once")
-def worker_once() -> None:
+@json_option
+def worker_once(as_json: bool) -> None:
     """Run what is queued for this machine until nothing is left."""
     from relayq import worker as celery_worker
 
     config = _load()
     number = celery_worker.once(config, celery_worker.url_of(config))
-    _remark(f"ran {_count(number, 'job')}")
+    if as_json:
+        _answer("", as_json, {"ran": number})
+    else:
+        _remark(f"ran {number_of(number, 'job')}")
 
 
 @worker.command("stop")
-def worker_stop() -> None:
+@json_option
+def worker_stop(as_json: bool) -> None:
     """Stop the worker; jobs that run go on, and the next worker takes them over."""
     from relayq import embedded
     from relayq.cli import left
 
     config = _load()
     if not embedded.stop_worker(config):
-        click.echo("no worker ran here")
+        _answer("no worker ran here", as_json, {"stopped": [], "running": []})
         return
     running = left.running_here(config)
     go_on = (
-        f"; {_count(len(running), 'job')} left running (relayq up takes over)" if running else ""
+        f"; {number_of(len(running), 'job')} left running (relayq up takes over)" if running else ""
     )
-    click.echo(f"stopped: worker{go_on}")
+    _answer(f"stopped: worker{go_on}", as_json, {"stopped": ["worker"], "running": running})
 
 
 @click.group()
@@ -164,13 +191,17 @@ def broker() -> None:
 @broker.command("start")
 @click.option("--listen", metavar="ADDRESS", help="Also listen here, for other machines.")
 @_port_option
-def broker_start(listen: str | None, port: int | None) -> None:
+@json_option
+def broker_start(listen: str | None, port: int | None, as_json: bool) -> None:
     """Start a broker in the background and say how other machines reach it."""
     from relayq import embedded, signing
 
     config = _load()
     facts = embedded.start_broker(config, listen=listen, port=port)
     signing.load_key(config.fleet_key_path)
+    if as_json:
+        _answer("", as_json, {"broker": _broker_json(facts), "listen": listen})
+        return
     click.echo(f"broker  {_broker_line(facts)}")
     if listen is None:
         click.echo("Other machines reach it only after: relayq broker start --listen ADDRESS")
@@ -191,12 +222,15 @@ Then: relayq up"""
 
 
 @broker.command("stop")
-def broker_stop() -> None:
+@json_option
+def broker_stop(as_json: bool) -> None:
     """Stop this machine's broker; its data stays."""
     from relayq import embedded
 
     config = _load()
-    click.echo("stopped: broker" if embedded.stop_broker(config) else "no broker ran here")
+    had_one = embedded.stop_broker(config)
+    line = "stopped: broker" if had_one else "no broker ran here"
+    _answer(line, as_json, {"stopped": ["broker"] if had_one else []})
 
 
 @click.command()

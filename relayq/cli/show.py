@@ -1,4 +1,4 @@
-"""All rendering: what records and hosts look like, for people and as JSON.
+"""What records and hosts look like, for people and as JSON.
 
 A job's own text (its command, its name, an error) may hold anything. It reaches a terminal only
 through `inert`, which leaves no control character standing.
@@ -7,108 +7,19 @@ through `inert`, which leaves no control character standing.
 from __future__ import annotations
 
 import json
-import re
 import shlex
-import sys
-import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import click
 
+from relayq.cli import scripts
+from relayq.cli.tables import painted
+from relayq.cli.texts import age, inert, instant, limit, rfc3339, short_ids, size, span
 from relayq.model.hosts import Host
 from relayq.model.jobs import FINAL, JobRecord, JobState, Outcome, Reason, Spec
 from relayq.results import failure
-
-_SPACES = re.compile(r"[\t\n\r\v\f]+")
-# CSI and OSC sequences as a whole, other escapes with the character that they take along.
-_ESCAPE = re.compile(
-    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|(?:\x1b\]|\x9d)[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?|\x1b.?"
-)
-_GAP = "  "
-_WIDEST = 60
-_SHORTEST_ID = 4
-_GIVING_WAY = ("WHAT", "NOTE", "TYPE")
-_COLOURS = {
-    "running": "cyan",
-    "succeeded": "green",
-    "failed": "red",
-    "lost": "yellow",
-    "needs_human": "magenta",
-    "cancelled": "dim",
-    "offline": "red",
-    "online": "green",
-}
-
-
-def inert(text: str) -> str:
-    """Return the text as one line that can't move a cursor: `?` for what isn't printable."""
-    line = _SPACES.sub(" ", _ESCAPE.sub("?", text))
-    return "".join(c if c.isprintable() else "?" for c in line)
-
-
-def age(seconds: float) -> str:
-    """Return an age in one unit: `12s`, `4m`, `1h`, `3d`."""
-    for unit, size in (("d", 86_400), ("h", 3600), ("m", 60)):
-        if seconds >= size:
-            return f"{int(seconds // size)}{unit}"
-    return f"{max(0, int(seconds))}s"
-
-
-def span(seconds: float) -> str:
-    """Return a duration as people say it: `0.2s`, `3m51s`, `2h04m`, `1d02h`."""
-    seconds = max(0.0, seconds)
-    # Rounding comes first: 59.96 s is a minute.
-    if round(seconds, 1) < 10:
-        return f"{seconds:.1f}s"
-    whole = round(seconds)
-    for unit, size, small, part in (("d", 86_400, "h", 3600), ("h", 3600, "m", 60)):
-        if whole >= size:
-            return f"{whole // size}{unit}{whole % size // part:02d}{small}"
-    return f"{whole // 60}m{whole % 60:02d}s" if whole >= 60 else f"{whole}s"
-
-
-def limit(seconds: float) -> str:
-    """Return a configured duration the way it was typed: `5h`, `90s`."""
-    for unit, size in (("d", 86_400), ("h", 3600), ("m", 60)):
-        if seconds >= size and seconds % size == 0:
-            return f"{seconds / size:g}{unit}"
-    return f"{seconds:g}s"
-
-
-def size(count: float) -> str:
-    """Return a number of bytes as people read it: `98 MB`."""
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} GB"
-
-
-def instant(at: float) -> str:
-    """Return an instant in local time."""
-    return datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-
-
-def short_ids(ids: Iterable[str]) -> dict[str, str]:
-    """Return for each id the shortest beginning, of at least four, that no other one has."""
-    ordered = sorted(set(ids))
-    short = {}
-    for i, id in enumerate(ordered):
-        beside = [*ordered[max(0, i - 1) : i], *ordered[i + 1 : i + 2]]
-        shared = max((_shared(id, other) for other in beside), default=0)
-        short[id] = id[: max(_SHORTEST_ID, shared + 1)]
-    return short
-
-
-def _shared(one: str, other: str) -> int:
-    length = 0
-    for a, b in zip(one, other, strict=False):
-        if a != b:
-            break
-        length += 1
-    return length
 
 
 def command_of(spec: Spec | None) -> str:
@@ -117,7 +28,7 @@ def command_of(spec: Spec | None) -> str:
         return "?"
     command = spec.payload.get("cmd", "")
     if isinstance(command, list):
-        return shlex.join(str(part) for part in command)
+        return scripts.called(command) or shlex.join(str(part) for part in command)
     return str(command) if command else " ".join(f"{k}={v}" for k, v in spec.payload.items())
 
 
@@ -148,9 +59,14 @@ def print_json(value: Mapping[str, Any]) -> None:
 def as_json(record: JobRecord) -> dict[str, Any]:
     """Return a record as JSON shows it: instants in RFC 3339, UTC."""
     shown = _instants(record.as_dict())
-    if shown["spec"] is not None:
-        shown["spec"] = _instants(shown["spec"])
+    if record.spec is not None:
+        shown["spec"] = spec_as_json(record.spec)
     return shown
+
+
+def spec_as_json(spec: Spec) -> dict[str, Any]:
+    """Return what was asked for as JSON shows it."""
+    return _instants(asdict(spec))
 
 
 def _instants(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -160,85 +76,28 @@ def _instants(fields: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def rfc3339(at: float) -> str:
-    """Return an instant as JSON shows it."""
-    shown = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
-    return shown.replace("+00:00", "Z")
-
-
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print rows under their headings: by rich on a terminal, else as aligned plain text."""
-    clean = [[inert(cell) for cell in row] for row in rows]
-    if sys.stdout.isatty():
-        _rich_table(columns, clean)
-    else:
-        click.echo("\n".join(plain_table(columns, clean)))
-
-
-def plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return aligned lines; long cells are cut and end in `...`."""
-    cells = [list(columns), *([_cut(cell) for cell in row] for row in rows)]
-    widths = [max(_width(row[i]) for row in cells) for i in range(len(columns))]
-    return [
-        _GAP.join(
-            cell + " " * (width - _width(cell)) for cell, width in zip(row, widths, strict=True)
-        ).rstrip()
-        for row in cells
-    ]
-
-
-def _cut(cell: str) -> str:
-    return cell if len(cell) <= _WIDEST else cell[: _WIDEST - 3] + "..."
-
-
-def _width(text: str) -> int:
-    """Return how many columns a terminal gives the text."""
-    return sum(
-        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
-        for c in text
-    )
-
-
-def _rich_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    shown = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for i, name in enumerate(columns):
-        # The other columns keep their width on a narrow terminal.
-        widest = None if name in _GIVING_WAY else max(_width(row[i]) for row in [columns, *rows])
-        shown.add_column(name, no_wrap=True, overflow="ellipsis", min_width=widest)
-    for row in rows:
-        # Text takes no markup.
-        shown.add_row(*(Text(cell, style=_COLOURS.get(cell.split(" ")[0], "")) for cell in row))
-    Console(highlight=False).print(shown)
-
-
 JOB_COLUMNS = ("ID", "STATE", "HOST", "KIND", "WHAT", "AGE", "TIME", "NOTE")
+#: What `ps --columns` can show besides.
+MORE_COLUMNS = ("NAME", "GROUP", "LABELS", "META", "PRIO", "ATTEMPT", "SUBMITTER", "COMMAND")
 
 
-def job_rows(records: Sequence[JobRecord], now: float) -> list[list[str]]:
+def job_rows(
+    records: Sequence[JobRecord], now: float, columns: Sequence[str] = JOB_COLUMNS
+) -> list[list[str]]:
     """Return the rows of `ps`."""
     short = short_ids(record.id for record in records)
     return [
-        [
-            short[record.id],
-            record.state.value,
-            record.target,
-            record.kind,
-            _what(record.spec),
-            age(now - record.created_at),
-            _run_time(record, now),
-            _note(record, now),
-        ]
+        [_CELLS[column](record, now) if column != "ID" else short[record.id] for column in columns]
         for record in records
     ]
 
 
-def _what(spec: Spec | None) -> str:
-    named = f"{spec.name}: " if spec is not None and spec.name else ""
-    return named + command_of(spec)
+def what_of(spec: Spec | None) -> str:
+    """Return a job's name, if it has one, and what it runs."""
+    command = command_of(spec)
+    if spec is None or not spec.name or spec.name == command:
+        return command
+    return f"{spec.name}: {command}"
 
 
 def _run_time(record: JobRecord, now: float) -> str:
@@ -266,6 +125,32 @@ def _note(record: JobRecord, now: float) -> str:
     return ""
 
 
+def _asked(record: JobRecord, name: str) -> str:
+    value = getattr(record.spec, name, None)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}={text}" for key, text in value.items())
+    return ", ".join(value) if isinstance(value, tuple) else str(value or "")
+
+
+_CELLS: Mapping[str, Callable[[JobRecord, float], str]] = {
+    "STATE": lambda record, now: record.state.value,
+    "HOST": lambda record, now: record.target,
+    "KIND": lambda record, now: record.kind,
+    "WHAT": lambda record, now: what_of(record.spec),
+    "AGE": lambda record, now: age(now - record.created_at),
+    "TIME": _run_time,
+    "NOTE": _note,
+    "NAME": lambda record, now: _asked(record, "name"),
+    "GROUP": lambda record, now: _asked(record, "group"),
+    "LABELS": lambda record, now: _asked(record, "labels"),
+    "META": lambda record, now: _asked(record, "meta"),
+    "PRIO": lambda record, now: str(record.priority),
+    "ATTEMPT": lambda record, now: str(record.attempt),
+    "SUBMITTER": lambda record, now: _asked(record, "submitter"),
+    "COMMAND": lambda record, now: command_of(record.spec),
+}
+
+
 def job_counts(counts: Mapping[JobState, int], shown: Mapping[JobState, int]) -> str:
     """Return the last line of `ps`: the totals, and how many live jobs aren't in the table."""
     parts = [
@@ -285,27 +170,68 @@ def job_details(record: JobRecord, outcome: Outcome | None, now: float) -> list[
     """Return the lines of `show`."""
     since = record.finished_at or record.started_at or record.created_at
     name = f'  "{inert(record.spec.name)}"' if record.spec and record.spec.name else ""
-    lines = [
-        f"{record.id}  {record.state.value}  since {instant(since)} ({age(now - since)}){name}"
-    ]
-    for label, value in _details(record, outcome, now):
+    state = painted(record.state.value, record.state.value)
+    head = f"{record.id}  {state}  since {instant(since)} ({age(now - since)}){name}"
+    return [head, *_labelled(_details(record, outcome, now))]
+
+
+def plan(spec: Spec) -> list[str]:
+    """Return the lines of `--dry-run`."""
+    return list(_labelled(_plan(spec)))
+
+
+def _labelled(details: Iterable[tuple[str, str]]) -> Iterable[str]:
+    for label, value in details:
         first, *rest = [inert(line) for line in value.splitlines()] or [""]
-        lines += [f"  {label:<10}{first}".rstrip(), *(" " * 12 + line for line in rest)]
-    return lines
+        yield f"  {label:<10}{first}".rstrip()
+        yield from (" " * 12 + line for line in rest)
+
+
+def _plan(spec: Spec) -> Iterable[tuple[str, str]]:
+    yield from _what_runs(spec)
+    yield "Host", spec.host or "any host"
+    yield "Queue", spec.queue
+    yield from _asked_for(spec)
+
+
+def _what_runs(spec: Spec) -> Iterable[tuple[str, str]]:
+    command = spec.payload.get("cmd")
+    if not isinstance(command, list):
+        yield "Command", command_of(spec)
+    elif script := scripts.called(command):
+        yield "Script", f"{script}, {len(str(command[4]).splitlines())} lines"
+        yield "By", " ".join(str(word) for word in command[5:])
+    else:
+        yield "Program", command_of(spec)
+
+
+def _asked_for(spec: Spec) -> Iterable[tuple[str, str]]:
+    yield "Cwd", str(spec.payload.get("cwd") or "~")
+    if env := spec.payload.get("env"):
+        yield "Env", ", ".join(env)
+    yield "Limits", _limits(spec)
+    if spec.due_at is not None:
+        yield "Due", instant(spec.due_at)
+    if spec.after:
+        yield "After", ", ".join(spec.after)
+    for label, value in (
+        ("Group", spec.group),
+        ("Labels", ", ".join(spec.labels)),
+        ("Meta", ", ".join(f"{key}={value}" for key, value in spec.meta.items())),
+        ("Unique", spec.unique),
+        ("Note", spec.note),
+    ):
+        if value:
+            yield label, value
 
 
 def _details(record: JobRecord, outcome: Outcome | None, now: float) -> Iterable[tuple[str, str]]:
     spec = record.spec
-    yield "Command", command_of(spec)
+    yield from _what_runs(spec) if spec is not None else [("Command", "?")]
     yield "Kind", record.kind
     yield "Host", _where(record)
     if spec is not None:
-        yield "Cwd", str(spec.payload.get("cwd") or "~")
-        if env := spec.payload.get("env"):
-            yield "Env", ", ".join(env)
-        yield "Limits", _limits(spec)
-        if spec.after:
-            yield "After", ", ".join(spec.after)
+        yield from _asked_for(spec)
     if record.state is JobState.FAILED:
         yield "Failed", failure(record, outcome)
     elif record.reason not in (None, Reason.EXIT):
@@ -319,8 +245,14 @@ def _details(record: JobRecord, outcome: Outcome | None, now: float) -> Iterable
     yield "Times", _times(record, now)
     yield "Submitted", spec.submitter if spec is not None else "?"
     if record.note:
-        yield "Note", record.note
+        yield "Remark", record.note
     yield "Next", " | ".join(f"relayq {verb} {record.id}" for verb in _next(record))
+
+
+def next_step(record: JobRecord) -> str:
+    """Return the command that tells more about an end without success."""
+    verb = "logs" if record.attempt else "show"
+    return f"relayq {verb} {record.id}"
 
 
 def _where(record: JobRecord) -> str:

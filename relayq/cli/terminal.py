@@ -9,7 +9,8 @@ import stat
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -32,6 +33,23 @@ def is_piped() -> bool:
     return stat.S_ISFIFO(mode) or stat.S_ISREG(mode) or stat.S_ISSOCK(mode)
 
 
+def source(
+    *, tty: bool, stdin: str | None, nothing: bool, detached: bool
+) -> tuple[Callable[[JobResult], AbstractContextManager[None]] | None, dict[str, Any]]:
+    """Return what a job reads, as its options say, and the payload's fields that it takes."""
+    if sum((tty, stdin is not None, nothing)) > 1:
+        raise click.UsageError("--tty, --stdin and --no-stdin exclude each other")
+    if detached and (tty or stdin is not None):
+        raise click.UsageError("a detached job can't read what is here")
+    if tty:
+        if not sys.stdin.isatty():
+            raise click.UsageError("--tty needs a terminal here")
+        return terminal, {"tty": True}
+    if stdin is None and (nothing or detached or not is_piped()):
+        return None, {}
+    return partial(fed, descriptor=opened(stdin or "-")), {"feed": True}
+
+
 def opened(name: str) -> int:
     """Return a descriptor of a file, of this command's own standard input for `-`."""
     if name == "-":
@@ -42,19 +60,27 @@ def opened(name: str) -> int:
         raise click.BadParameter(f"{name}: {os.strerror(error.errno or 0).lower()}") from error
 
 
-def feed(result: JobResult, descriptor: int) -> None:
+@contextmanager
+def fed(result: JobResult, *, descriptor: int) -> Iterator[None]:
     """Send a file or pipe to a job in the background, to its end."""
     _start(lambda: result.feed(lambda: os.read(descriptor, _PIECE)))
+    yield
 
 
 def _start(feeding: Callable[[], None]) -> None:
     def run() -> None:
         try:
             feeding()
+        except Detached:
+            return
         except RelayqError as error:
             print(f"relayq: the input stopped: {error.message}", file=sys.stderr)
 
     threading.Thread(target=run, name="feed", daemon=True).start()
+
+
+class Detached(Exception):
+    """The user left the terminal: the input stops and doesn't end."""
 
 
 class Keys:
@@ -67,12 +93,12 @@ class Keys:
         self._holds_escape = False
 
     def read(self) -> bytes | None:
-        """Return the next bytes for the job, b"" after the escape, None for a new size."""
+        """Return the next bytes for the job, None for a new size; raises `Detached`."""
         while typed := self._read():
             passed = self._pass(typed)
             if passed is None:
                 self._detach()
-                return b""
+                raise Detached
             if passed:
                 return passed
         return typed
@@ -94,12 +120,11 @@ class Keys:
 
 
 @contextmanager
-def terminal(result: JobResult, *, position: int = 0) -> Iterator[threading.Event]:
-    """Make this terminal the job's; yields an event that is set when the user detached."""
+def terminal(result: JobResult, *, position: int = 0) -> Iterator[None]:
+    """Make this terminal the job's; to detach raises SIGHUP in the main thread."""
     import termios
     import tty
 
-    detached = threading.Event()
     changed = threading.Event()
     changed.set()
 
@@ -111,9 +136,8 @@ def terminal(result: JobResult, *, position: int = 0) -> Iterator[threading.Even
         return rows, columns
 
     def detach() -> None:
-        detached.set()
         # The main thread waits for output that may not come.
-        signal.raise_signal(signal.SIGINT)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGHUP)
 
     def wake(*_: Any) -> None:
         changed.set()
@@ -133,7 +157,7 @@ def terminal(result: JobResult, *, position: int = 0) -> Iterator[threading.Even
     try:
         tty.setraw(0)
         _start(lambda: result.feed(Keys(read, detach).read, position=position, size=size))
-        yield detached
+        yield
     finally:
         termios.tcsetattr(0, termios.TCSADRAIN, before)
         signal.signal(signal.SIGWINCH, old)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from enum import StrEnum
 from typing import Any
+
+from relayq.errors import RelayqError
 
 #: Crockford's base32: no I, L, O, U, so that an id survives being read aloud.
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -117,6 +119,16 @@ PRIORITIES: Mapping[str, int] = {"low": 2, "normal": 5, "high": 8, "urgent": 10}
 ON_LOST = ("retry", "ask", "fail")
 
 
+def priority_number(priority: int | str) -> int:
+    """Return a priority as a number from 1 to 10; it may be a word of `PRIORITIES`."""
+    number = PRIORITIES.get(priority) if isinstance(priority, str) else priority
+    if number is None and str(priority).isdecimal():
+        number = int(priority)
+    if number is None or not 1 <= number <= 10:
+        raise RelayqError(f"a priority is 1 to 10 or one of {', '.join(PRIORITIES)}: {priority!r}")
+    return number
+
+
 def new_id() -> str:
     """Return a fresh job id: 12 random characters, 60 bits."""
     number = secrets.randbits(5 * ID_LENGTH)
@@ -133,7 +145,9 @@ class Spec:
     """What to run, where and how; signed by the fleet's key, never changed.
 
     Durations are seconds, `max_log` bytes; `host` None means any host. `after` are ids of jobs
-    that must have succeeded first. `retries` counts further attempts after a failed one.
+    that must have succeeded first. `retries` counts further attempts after a failed one. Of jobs
+    with the same `unique` only one at a time isn't ended. `name`, `labels`, `meta`, `group` and
+    `note` are the submitter's own, to find the job by.
     """
 
     id: str
@@ -149,6 +163,11 @@ class Spec:
     after: tuple[str, ...] = ()
     name: str | None = None
     submitter: str = ""
+    labels: tuple[str, ...] = ()
+    meta: Mapping[str, str] = field(default_factory=dict)
+    group: str | None = None
+    unique: str | None = None
+    note: str | None = None
 
     @property
     def queue(self) -> str:
@@ -160,7 +179,8 @@ class Spec:
         kept: dict[str, Any] = {"v": SCHEMA}
         for spec_field in fields(self):
             value = getattr(self, spec_field.name)
-            if value != spec_field.default:
+            made = spec_field.default_factory
+            if value != (spec_field.default if made is MISSING else made()):
                 kept[spec_field.name] = list(value) if isinstance(value, tuple) else value
         return kept
 
@@ -173,7 +193,8 @@ class Spec:
         if unknown:
             raise ValueError(f"unknown spec fields: {', '.join(sorted(unknown))}")
         kept = {key: value for key, value in raw.items() if key != "v"}
-        kept["after"] = tuple(kept.get("after", ()))
+        for name in ("after", "labels"):
+            kept[name] = tuple(kept.get(name, ()))
         return cls(**kept)
 
 

@@ -19,7 +19,9 @@ from relayq.store.jobs import Jobs
 from relayq.store.keys import PREFIX, Keys
 from relayq.store.leases import Leases
 from relayq.store.logs import Logs
+from relayq.store.lookup import Lookup
 from relayq.store.scripts import Scripts, broker_errors
+from relayq.store.sentinels import SentinelUrl, is_sentinel_url
 
 __all__ = ["Store", "connect"]
 
@@ -31,16 +33,17 @@ def connect(url: str, *, patience: float = 5.0) -> Store:
     """
     # One silent retry: a connection that the broker closed while idle is replaced; every script
     # may be sent twice, since a repeat is answered without a second effect.
-    return Store(
-        redis.Redis.from_url(
-            url,
-            socket_timeout=patience,
-            socket_connect_timeout=min(patience, 4.0),
-            **({} if url.startswith("unix:") else {"socket_keepalive": True}),
-            protocol=2,
-            retry=Retry(NoBackoff(), 1),
-        )
-    )
+    options: dict[str, Any] = {
+        "socket_timeout": patience,
+        "socket_connect_timeout": min(patience, 4.0),
+        "protocol": 2,
+        "retry": Retry(NoBackoff(), 1),
+    }
+    if not url.startswith("unix:"):
+        options["socket_keepalive"] = True
+    if is_sentinel_url(url):
+        return Store(SentinelUrl.parse(url).connect(**options))
+    return Store(redis.Redis.from_url(url, **options))
 
 
 class Store:
@@ -57,6 +60,7 @@ class Store:
         self.keys = Keys(prefix)
         scripts = Scripts(connection, self.keys, offset)
         self.jobs = Jobs(connection, self.keys, scripts)
+        self.lookup = Lookup(connection, self.keys, self.jobs)
         self.leases = Leases(scripts)
         self.hosts = Hosts(connection, self.keys, scripts)
         self.logs = Logs(connection, self.keys, scripts)

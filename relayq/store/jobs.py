@@ -1,4 +1,4 @@
-"""Job records: submit, fetch, list, wait, cancel, retry, resolve.
+"""Job records: submit, fetch, list, wait, cancel, retry, resolve, move, forget.
 
 Specs and outcomes pass through as the signed bytes they are: signing is above the store.
 """
@@ -48,7 +48,8 @@ class Jobs:
         """Store up to `BATCH` new jobs and push their nudges in one round trip.
 
         Returns a word for each: the state it is in, "exists" for the same spec under the same
-        id, "clash" for another, "no_parent" for an unknown `after`; or ["wrong_key"].
+        id, "clash" for another, "no_parent" for an unknown `after`, "taken <id> <state>" when that
+        job has its unique key and isn't ended; or ["wrong_key"].
         """
         if len(submissions) > BATCH:
             raise ValueError(f"at most {BATCH} jobs a call")
@@ -57,7 +58,8 @@ class Jobs:
             spec = one.spec
             due = "" if spec.due_at is None else f"{spec.due_at:.6f}"
             rest += [spec.id, spec.kind, spec.queue, spec.priority, due, spec.on_lost]
-            rest += [spec.retries, one.reply, " ".join(spec.after), one.signed]
+            rest += [spec.retries, one.reply, " ".join(spec.after)]
+            rest += [spec.name or "", spec.group or "", spec.unique or "", one.signed]
         words = self._scripts.call("submit", rest, template=template, key_id=key_id)
         return [word.decode() for word in words]
 
@@ -120,6 +122,15 @@ class Jobs:
         records.sort(key=lambda r: r.finished_at or r.claimed_at or r.created_at, reverse=True)
         return records[:limit]
 
+    def recent(self, limit: int) -> Sequence[JobRecord]:
+        """Return up to `limit` of the newest records of each state, in two round trips."""
+        pipe = self._connection.pipeline(transaction=False)
+        for state in JobState:
+            pipe.zrange(self._keys("state", state), 0, limit - 1, desc=True)
+        with broker_errors():
+            indices = pipe.execute()
+        return self.fetch_many(id.decode() for index in indices for id in index)
+
     def _newest(self, index: str) -> Iterator[JobRecord]:
         """Yield the records that an index names, its highest scores first, a page at a time."""
         for start in count(0, _PAGE):
@@ -174,8 +185,8 @@ class Jobs:
     def retry(self, id: str, *, template: str, force: bool = False) -> tuple[str, str | None]:
         """Queue an ended or parked job again.
 
-        Returns ("queued", None), ("unfit", state), or ("orphan", host) while an attempt that was
-        judged lost may still run there.
+        Returns ("queued", None), ("unfit", state), ("orphan", host) while an attempt that was
+        judged lost may still run there, or ("taken", id) while that job has its unique key.
         """
         word, *rest = self._words("retry", id, template=template, force="1" if force else "")
         return word, rest[0] if rest else None
@@ -186,6 +197,73 @@ class Jobs:
             raise ValueError(f"can't resolve as {state}")
         word, *rest = self._words("resolve", id, template=template, state=state, note=note)
         return rest[0] if word == "unfit" else word
+
+    def signed_spec(self, id: str) -> bytes:
+        """Return the spec as it was signed; nobody has checked it."""
+        with broker_errors():
+            answer = self._connection.get(self._keys("spec", id))
+        if answer is None:
+            raise NoSuchJob(f"no such job: {id}", hint="relayq ps -a")
+        return bytes(answer)
+
+    def move(self, spec: Spec, *, before: bytes, signed: bytes, template: str) -> tuple[str, str]:
+        """Put a job that hasn't started where its new spec says, if `before` is still stored.
+
+        Returns ("moved", ""), ("changed", "") when it isn't, or ("unfit", state).
+        """
+        word, *rest = self._words(
+            "move",
+            spec.id,
+            template=template,
+            queue=spec.queue,
+            priority=spec.priority,
+            before=before,
+            spec=signed,
+        )
+        return word, rest[0] if rest else ""
+
+    def forget(self, ids: Sequence[str], *, before: float | None = None) -> Sequence[str]:
+        """Delete all that is known of these ended jobs, if they ended before an instant.
+
+        Returns a word for each: "forgotten", "younger", "gone", or the state that it is in.
+        """
+        limit = "" if before is None else f"{before:.6f}"
+        answers = [
+            self._scripts.call("forget", ids[start : start + _PAGE], before=limit)
+            for start in range(0, len(ids), _PAGE)
+        ]
+        return [word.decode() for words in answers for word in words]
+
+    def prune(self, states: Iterable[JobState], *, older_than: float, keep: int) -> int:
+        """Forget the jobs that ended so long ago, but not the newest `keep` of all states.
+
+        Returns how many those were.
+        """
+        indices = [self._keys("state", state) for state in states]
+        pipe = self._connection.pipeline(transaction=False)
+        pipe.time()
+        for index in indices if keep else []:
+            pipe.zrange(index, 0, keep - 1, desc=True, withscores=True)
+        with broker_errors():
+            (seconds, micros), *newest = pipe.execute()
+        before = seconds + micros / 1e6 + self._scripts.offset() - older_than
+        ends = sorted((score for rows in newest for _, score in rows), reverse=True)
+        if len(ends) >= keep > 0:
+            before = min(before, ends[keep - 1])
+        elif keep:
+            return 0
+        return sum(self._forget_index(index, before) for index in indices)
+
+    def _forget_index(self, index: str, before: float) -> int:
+        """Forget the jobs of one index that ended before an instant."""
+        total = 0
+        while True:
+            with broker_errors():
+                ids = self._connection.zrangebyscore(index, "-inf", f"({before:.6f}", 0, _PAGE)
+            forgotten = self.forget([id.decode() for id in ids], before=before).count("forgotten")
+            total += forgotten
+            if not forgotten:
+                return total
 
     def _words(self, script: str, id: str, **arguments: Any) -> Sequence[str]:
         answer = self._scripts.call(script, id=id, **arguments)

@@ -13,6 +13,10 @@ PREFIX = "{rq}:"
 KEYS: dict[str, tuple[str, str, str]] = {
     "meta": ("meta", "hash", "fleet key id, Redis run id, expiry window, storm brake; permanent"),
     "ids": ("ids", "zset", "every job id, all scores 0, for look-up by prefix; permanent"),
+    "recent": ("recent", "list", "the ids that were submitted last, newest first; permanent"),
+    "name": ("name:", "zset", "per name: job ids, numbered as submitted; until its jobs are gone"),
+    "group": ("group:", "zset", "per group: job ids, numbered likewise; until its jobs are gone"),
+    "unique": ("unique:", "string", "per unique key: the one job that has it; until that ends"),
     "state": (
         "state:",
         "zset",

@@ -51,13 +51,13 @@ class Scripts:
     def __init__(self, connection: redis.Redis, keys: Keys, offset: Callable[[], float]) -> None:
         self._connection = connection
         self._keys = keys
-        self._offset = offset
+        self.offset = offset
         self._loaded: dict[str, tuple[Any, list[str]]] = {}
 
     def call(self, script_name: str, rest: Sequence[Any] = (), **arguments: Any) -> Any:
         """Run one script atomically; bytes stay bytes, words are bytes too."""
         script, names = self._script(script_name)
-        arguments["offset"] = self._offset()
+        arguments["offset"] = self.offset()
         if set(arguments) != set(names):
             raise TypeError(f"{script_name} takes {names}, not {sorted(arguments)}")
         with broker_errors():

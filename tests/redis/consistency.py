@@ -11,7 +11,7 @@ from relayq.store import Store
 from relayq.store.keys import KEYS
 
 HELD = {JobState.RUNNING, JobState.LOST}
-INDICES = ("ids", "state", "queue", "by_host", "active")
+INDICES = ("ids", "state", "queue", "by_host", "active", "name", "group")
 
 
 def problems(store: Store) -> list[str]:
@@ -23,6 +23,8 @@ def problems(store: Store) -> list[str]:
         *_indices(found),
         *_queues(found),
         *_active(found),
+        *_names(found),
+        *_unique(found),
         *_phases(found),
     ]
 
@@ -35,6 +37,8 @@ class Found:
     members: dict[str, dict[str, set[str]]] = field(
         default_factory=lambda: {name: {} for name in INDICES}
     )
+    #: unique key -> the job that has it
+    holders: dict[str, str] = field(default_factory=dict)
     #: key -> (name, suffix) of those that live as long as their record
     pruned: dict[str, tuple[str, str]] = field(default_factory=dict)
 
@@ -58,6 +62,8 @@ def _read(store: Store) -> tuple[Found, list[str]]:
             found.pruned[key] = (name, suffix)
         if name == "job":
             pipe.hgetall(key)
+        elif name == "unique":
+            pipe.get(key)
         elif name == "active":
             pipe.smembers(key)
         elif name in INDICES:
@@ -73,6 +79,8 @@ def _read(store: Store) -> tuple[Found, list[str]]:
 def _keep(found: Found, name: str, suffix: str, content: Any) -> None:
     if name == "job":
         found.records[suffix] = {k.decode(): v.decode() for k, v in content.items()}
+    elif name == "unique":
+        found.holders[suffix] = content.decode()
     else:
         found.members[name][suffix] = {id.decode() for id in content}
 
@@ -91,7 +99,8 @@ def _complaint(key: str, name: str, type_: str, ttl: int) -> str:
     _, declared, meaning = KEYS[name]
     if type_ != declared:
         return f"{key} is a {type_}, declared as a {declared}"
-    if ttl < 0 and ("TTL" in meaning or not {"permanent", "pruned"} & set(meaning.split())):
+    stays = {"permanent", "pruned", "until"} & set(meaning.split())
+    if ttl < 0 and ("TTL" in meaning or not stays):
         return f"{key} has no TTL, though it is declared: {meaning}"
     return ""
 
@@ -138,6 +147,28 @@ def _active(found: Found) -> Iterator[str]:
         listed = found.members["active"].get(host, set())
         if listed != actual:
             yield f"active of {host} differs from the records by {listed ^ actual}"
+
+
+def _names(found: Found) -> Iterator[str]:
+    for index in ("name", "group"):
+        named: dict[str, set[str]] = {}
+        for id, record in found.records.items():
+            if index in record:
+                named.setdefault(record[index], set()).add(id)
+        listed = found.members[index]
+        for word in named.keys() | listed.keys():
+            if wrong := named.get(word, set()) ^ listed.get(word, set()):
+                yield f"{index} {word} differs from the records by {wrong}"
+
+
+def _unique(found: Found) -> Iterator[str]:
+    wanting = {
+        (record["unique"], id)
+        for id, record in found.records.items()
+        if "unique" in record and not JobState(record["state"]).is_final
+    }
+    if wrong := wanting ^ set(found.holders.items()):
+        yield f"unique keys differ from the records by {wrong}"
 
 
 def _phases(found: Found) -> Iterator[str]:

@@ -19,7 +19,9 @@ def test_parents_and_children_may_come_in_one_batch(fleet):
     parent = spec()
     child = spec(after=(parent.id,))
 
-    assert fleet.dispatcher.submit([parent, child]) == [JobState.QUEUED, JobState.WAITING]
+    placed = fleet.dispatcher.submit([parent, child])
+
+    assert [one.state for one in placed] == [JobState.QUEUED, JobState.WAITING]
 
 
 def test_the_finish_of_the_parent_queues_and_nudges_the_child(fleet):

@@ -72,6 +72,36 @@ def test_a_retry_by_a_person_is_refused_with_nothing_changed(fleet, store, fill_
     assert snapshot(store) == before
 
 
+def test_a_move_is_refused_with_nothing_changed(fleet, store, fill_memory):
+    fleet.host("mini")
+    id = fleet.submit()
+    before = snapshot(store)
+    fill_memory()
+
+    with pytest.raises(BrokerUnavailable):
+        fleet.dispatcher.move(id, host="mini", priority=9)
+
+    assert snapshot(store) == before
+
+
+def test_memory_can_be_freed_by_forgetting(fleet, store, fill_memory):
+    id = reach(fleet, JobState.SUCCEEDED)
+    fill_memory()
+
+    assert store.jobs.forget([id]) == ["forgotten"]
+
+
+def test_a_queued_job_costs_little(fleet, store):
+    """What the 10,000th costs, not the first: keys, indices and nudges in one figure."""
+    fleet.submit(timeout=18_000.0, submitter="ann@mac-mini")
+    before = store.connection.info("memory")["used_memory"]
+
+    fleet.submit_all([spec(timeout=18_000.0, submitter="ann@mac-mini") for _ in range(10_000)])
+
+    after = store.connection.info("memory")["used_memory"]
+    assert (after - before) / 10_000 <= 1250
+
+
 def test_a_beat_keeps_the_lease_and_starts_what_was_claimed(fleet, fill_memory):
     host = fleet.host()
     running, claimed = host.start(fleet.submit()), host.claim(fleet.submit())

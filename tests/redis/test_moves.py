@@ -3,9 +3,11 @@
 import random
 import secrets
 from collections import deque
+from contextlib import suppress
 
 import pytest
 
+from relayq.errors import Conflict, NoSuchJob
 from relayq.model.jobs import ENDS, FINAL, MOVES, JobState, Token
 from relayq.store.leases import Claim
 from tests.redis.consistency import problems
@@ -47,6 +49,10 @@ class Acts:
 
     def retry(self):
         self.fleet.retry(self.id, force=True)
+
+    def move(self):
+        with suppress(Conflict):
+            self.fleet.dispatcher.move(self.id, host="pi4", priority=9)
 
     def resolve_succeeded(self):
         self.fleet.resolve(self.id, SUCCEEDED)
@@ -182,6 +188,9 @@ class Walk:
             on_lost=self.random.choice(["retry", "ask", "fail"]),
             due_at=self.fleet.now() + 100 if self.random.random() < 0.2 else None,
             after=tuple(after),
+            name=self.random.choice([None, "encode"]),
+            group=self.random.choice([None, "films"]),
+            unique=self.random.choice([None, None, "a", "b"]),
         )
         return one.id, self.fleet.dispatcher.submit([one])
 
@@ -228,6 +237,18 @@ class Walk:
         id, force = self.job(), self.random.random() < 0.5
         return id, force, id in self.states and self.fleet.retry(id, force=force)
 
+    def move(self):
+        id, host = self.job(), self.random.choice([None, "any", "pi4", "mini"])
+        try:
+            self.fleet.dispatcher.move(id, host=host, priority=self.random.randint(1, 10))
+        except (Conflict, NoSuchJob) as error:
+            return id, error
+        return id, host
+
+    def forget(self):
+        id = self.job()
+        return id, self.fleet.store.jobs.forget([id])
+
     def resolve(self):
         id, state = self.job(), self.random.choice([SUCCEEDED, FAILED])
         return id, id in self.states and self.fleet.resolve(id, state)
@@ -252,6 +273,8 @@ WEIGHTS = {
     "park": 2,
     "reboot": 1,
     "cancel": 6,
+    "move": 6,
+    "forget": 2,
     "retry": 5,
     "resolve": 3,
     "tick": 15,

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from relayq.dispatch import TEMPLATE, message
+from relayq.dispatch import TEMPLATE, Placed, message
 from relayq.errors import NoSuchJob, RelayqError, WrongFleetKey
 from relayq.model.jobs import JobState
 from relayq.signing import Signer
@@ -15,10 +15,10 @@ from tests.redis.fleet import Fleet, spec
 def test_a_submitted_job_is_queued_with_its_signed_spec(fleet):
     one = spec(host="pi4", priority=8, name="greet", submitter="ann")
 
-    states = fleet.dispatcher.submit([one])
+    placed = fleet.dispatcher.submit([one])
 
     record = fleet.record(one.id)
-    assert states == [JobState.QUEUED]
+    assert placed == [Placed(one.id, JobState.QUEUED)]
     assert record.state is JobState.QUEUED
     assert (record.queue, record.priority, record.kind) == ("host.pi4", 8, "run_command")
     assert record.spec == one
@@ -48,9 +48,9 @@ def test_more_than_a_batch_in_one_call_is_refused(fleet, store):
 def test_the_dispatcher_splits_what_is_more_than_a_batch(fleet, store):
     specs = [spec() for _ in range(BATCH + 2)]
 
-    states = fleet.dispatcher.submit(specs)
+    placed = fleet.dispatcher.submit(specs)
 
-    assert states == [JobState.QUEUED] * (BATCH + 2)
+    assert placed == [Placed(one.id, JobState.QUEUED) for one in specs]
     assert store.jobs.count()[JobState.QUEUED] == BATCH + 2
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import pty
 import signal
 import subprocess
 import sys
@@ -15,49 +14,19 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.system.commands import (
+    SILENT,
+    begin,
+    begun,
+    environ,
+    relayq,
+    shown,
+    submit,
+    until_exists,
+)
 from tests.waiting import until
 
 pytestmark = pytest.mark.system
-
-ROOT = Path(__file__).parents[2]
-SILENT = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-
-
-def argv(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "relayq", *arguments]
-
-
-def environ() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT)}
-
-
-def relayq(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
-    """Run one command to its end."""
-    options = {"text": True, "timeout": 60, "env": environ(), **SILENT, **options}
-    return subprocess.run(argv(*arguments), **options)
-
-
-def begin(*arguments: str, **options) -> subprocess.Popen[str]:
-    """Start a command that a test interrupts or reads from."""
-    return subprocess.Popen(argv(*arguments), text=True, env=environ(), **{**SILENT, **options})
-
-
-def submit(*arguments: str) -> str:
-    done = relayq("submit", *arguments)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
-
-
-def shown(id: str) -> dict:
-    return json.loads(relayq("show", "--json", id).stdout)
-
-
-def begun(id: str) -> None:
-    until(lambda: shown(id)["phase"] == "started", within=10, what=f"{id} to start")
-
-
-def until_exists(file: Path) -> str:
-    return f"while [ ! -e {file} ]; do sleep 0.05; done"
 
 
 @pytest.fixture
@@ -123,7 +92,7 @@ def test_the_job_gets_the_variables_that_were_asked_for(cli, monkeypatch):
         (["run", "--onn", "x", "true"], "--on"),
         (["submit", "--timeout", "5x", "true"], "expected a duration"),
         (["run", "-e", "NOT_SET_ANYWHERE", "true"], "isn't set here"),
-        (["frobnicate"], "No such command"),
+        (["frobnicate"], "no such command"),
     ],
 )
 def test_what_was_typed_wrong_exits_with_2(cli, arguments, said):
@@ -272,26 +241,6 @@ def test_whose_reader_leaves_ends_quietly_and_its_job_too(cli):
     assert command.stderr.read() == ""
     command.stderr.close()
     assert "chatter" in relayq("ps", "--state", "cancelled").stdout
-
-
-def test_on_a_terminal_an_interrupt_detaches(cli):
-    main, terminal = pty.openpty()
-    streams = {"stdin": terminal, "stdout": terminal, "stderr": terminal}
-    command = begin("run", "echo begun; sleep 1; echo ended", **streams)
-    os.close(terminal)
-    seen = os.read(main, 100)
-    while b"begun" not in seen:
-        seen += os.read(main, 100)
-
-    command.send_signal(signal.SIGINT)
-
-    assert command.wait(20) == 130
-    with suppress(OSError):  # the terminal's end
-        while piece := os.read(main, 1000):
-            seen += piece
-    os.close(main)
-    id = seen.split(b"detached; ")[1].split()[0].decode()
-    assert relayq("logs", "-f", id).stdout == "begun\nended\n"
 
 
 def test_help_imports_neither_redis_nor_celery_nor_rich():

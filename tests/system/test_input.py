@@ -6,7 +6,10 @@ import hashlib
 import io
 import os
 import signal
+import subprocess
+import sys
 import threading
+from contextlib import suppress
 
 import pytest
 
@@ -135,3 +138,87 @@ def test_a_terminal_is_resized_while_the_job_runs(shared_fleet):
     result.feed(lambda: next(keys), size=lambda: (40, 120))
 
     assert "40 120" in result.get(timeout=20)
+
+
+def relayq(fleet, *arguments, **options):
+    """Run the real command, its standard streams as given."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "relayq", *arguments],
+        env=fleet.environ | {"RELAYQ_BROKER__URL": fleet.broker.url},
+        **options,
+    )
+
+
+def test_what_is_piped_into_run_is_the_jobs_input(shared_fleet):
+    run = relayq(shared_fleet, "run", "sha256sum", stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    out, _ = run.communicate(LARGE, timeout=60)
+
+    assert out.split()[0].decode() == hashlib.sha256(LARGE).hexdigest()
+    assert run.returncode == 0
+
+
+def test_a_file_can_be_named_as_the_jobs_input(shared_fleet, tmp_path):
+    (tmp_path / "in").write_bytes(b"from a file\n")
+
+    run = relayq(
+        shared_fleet,
+        *("run", "--stdin", str(tmp_path / "in"), "cat"),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+    )
+
+    assert run.communicate(timeout=30)[0] == b"from a file\n"
+
+
+def test_a_job_can_be_kept_from_reading_what_is_piped(shared_fleet):
+    run = relayq(shared_fleet, "run", "-n", "cat", stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    assert run.communicate(b"not for it", timeout=30)[0] == b""
+
+
+class Screen:
+    """A terminal with a command in it."""
+
+    def __init__(self, fleet, *arguments) -> None:
+        self.ours, theirs = os.openpty()
+        self.command = relayq(
+            fleet, *arguments, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
+        )
+        os.close(theirs)
+        os.set_blocking(self.ours, False)
+        self.text = b""
+
+    def type(self, keys: bytes) -> None:
+        os.write(self.ours, keys)
+
+    def shows(self, text: bytes) -> bool:
+        with suppress(OSError):
+            self.text += os.read(self.ours, 65536)
+        return text in self.text
+
+
+def test_a_command_on_another_host_has_this_terminal(shared_fleet):
+    screen = Screen(shared_fleet, "run", "-t", "test -t 1 && echo ready; read -r x; echo got $x")
+
+    until(lambda: screen.shows(b"ready"), within=20, what="the job's first words")
+    screen.type(b"words\r")
+
+    until(lambda: screen.shows(b"got words"), within=20, what="the answer")
+    assert screen.command.wait(20) == 0
+
+
+def test_a_terminal_is_left_by_its_escape_and_taken_up_again(shared_fleet):
+    screen = Screen(shared_fleet, "run", "-t", "echo ready; read -r x; echo got $x; exit 4")
+    until(lambda: screen.shows(b"ready"), within=20, what="the job's first words")
+
+    screen.type(b"~.")
+    until(lambda: screen.shows(b"goes on"), within=20, what="to be detached")
+    assert screen.command.wait(20) == 130
+    (record,) = shared_fleet.job.list(state="running")
+    again = Screen(shared_fleet, "attach", record.id)
+    until(lambda: again.shows(b"ready"), within=20, what="what the job wrote before")
+    again.type(b"more\r")
+
+    until(lambda: again.shows(b"got more"), within=20, what="the answer")
+    assert again.command.wait(20) == 4

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import click
 import pytest
 
-from relayq.cli import options, output, show
+from relayq.cli import logs, options, show, tables, texts
 from relayq.model.hosts import Host
 from relayq.model.jobs import JobRecord, JobState, Outcome, Spec
 from relayq.model.output import STDERR, STDOUT, Frame
@@ -45,7 +46,7 @@ OUTCOME = Outcome(SPEC.id, 1, "u", "pi4", JobState.FAILED, "exit", exit_code=3, 
     ],
 )
 def test_a_jobs_text_cant_move_the_cursor(text, shown):
-    assert show.inert(text) == shown
+    assert texts.inert(text) == shown
 
 
 @pytest.mark.parametrize(
@@ -61,7 +62,7 @@ def test_a_jobs_text_cant_move_the_cursor(text, shown):
     ],
 )
 def test_an_age_has_one_unit(seconds, shown):
-    assert show.age(seconds) == shown
+    assert texts.age(seconds) == shown
 
 
 @pytest.mark.parametrize(
@@ -77,16 +78,16 @@ def test_an_age_has_one_unit(seconds, shown):
     ],
 )
 def test_a_span_has_two_units(seconds, shown):
-    assert show.span(seconds) == shown
+    assert texts.span(seconds) == shown
 
 
 @pytest.mark.parametrize(("seconds", "shown"), [(18_000, "5h"), (90, "90s"), (0.5, "0.5s")])
 def test_a_limit_reads_as_it_was_typed(seconds, shown):
-    assert show.limit(seconds) == shown
+    assert texts.limit(seconds) == shown
 
 
 def test_an_id_is_shown_as_short_as_it_is_unique():
-    short = show.short_ids(["3f2a00000000", "3f2a01000000", "3f2b00000000", "c07d00000000"])
+    short = texts.short_ids(["3f2a00000000", "3f2a01000000", "3f2b00000000", "c07d00000000"])
 
     assert short == {
         "3f2a00000000": "3f2a00",
@@ -97,13 +98,39 @@ def test_an_id_is_shown_as_short_as_it_is_unique():
 
 
 def test_one_id_is_shown_with_four_characters():
-    assert show.short_ids(["3f2a00000000", "3f2a00000000"]) == {"3f2a00000000": "3f2a"}
+    assert texts.short_ids(["3f2a00000000", "3f2a00000000"]) == {"3f2a00000000": "3f2a"}
+
+
+def plain(columns: list[str], rows: list[list[str]], width: int | None) -> list[str]:
+    return [click.unstyle(line) for line in tables.laid_out(columns, rows, width)]
 
 
 def test_a_plain_table_is_aligned_by_what_a_terminal_shows():
-    lines = show.plain_table(["A", "B"], [["日本", "x"], ["a", "y" * 70]])
+    mark = tables.ellipsis()
 
-    assert lines == ["A     B", "日本  x", "a     " + "y" * 57 + "..."]
+    lines = plain(["A", "B"], [["日本", "x"], ["a", "y" * 70]], None)
+
+    assert lines == ["A     B", "日本  x", "a     " + "y" * (60 - len(mark)) + mark]
+
+
+@pytest.mark.parametrize("width", [20, 40, 60, 80, 120])
+def test_no_line_of_a_table_is_wider_than_the_terminal(width):
+    long = replace(QUEUED, spec=replace(SPEC, payload={"cmd": "日本 " * 200}))
+    rows = show.job_rows([long, replace(FAILED, id="c07d00000000")], now=1060.0)
+
+    lines = plain(list(show.JOB_COLUMNS), rows, width)
+
+    assert max(map(tables.width_of, lines)) <= width
+    assert lines[1].startswith("3f2a  queued")
+    assert ("WHAT" in lines[0]) == (width >= 20)
+
+
+def test_a_table_has_the_colours_of_the_states_and_none_of_the_jobs():
+    rows = [["failed", "\x1b[32mgreen\x1b[0m"]]
+
+    [_, line] = tables.laid_out(["STATE", "WHAT"], rows, 80)
+
+    assert line == click.style("failed", fg="red") + "  ?green?"
 
 
 def test_a_row_says_where_a_job_is_meant_to_run_and_why_it_failed():
@@ -187,12 +214,12 @@ def test_the_last_lines_are_counted_over_both_channels(count, kept):
     written = [(STDOUT, b"1\n2\n"), (STDERR, b"3\n"), (STDOUT, b"4\n")]
     frames = [Frame(channel, 0.0, data) for channel, data in written]
 
-    assert [(f.channel, f.data) for f in output.last_lines(frames, count)] == kept
+    assert [(f.channel, f.data) for f in logs.last_lines(frames, count)] == kept
 
 
 def test_a_last_line_without_an_end_is_a_line():
-    assert output.last_lines([Frame(STDOUT, 0.0, b"1\n2")], 1) == [Frame(STDOUT, 0.0, b"2")]
-    assert output.last_lines([Frame(STDOUT, 0.0, b"1\n2")], 2) == [Frame(STDOUT, 0.0, b"1\n2")]
+    assert logs.last_lines([Frame(STDOUT, 0.0, b"1\n2")], 1) == [Frame(STDOUT, 0.0, b"2")]
+    assert logs.last_lines([Frame(STDOUT, 0.0, b"1\n2")], 2) == [Frame(STDOUT, 0.0, b"1\n2")]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """The configuration: its layers, where each value came from, and errors that name the place."""
 
+import json
 import pickle
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -8,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from relayq.config import KEYS, Config, load
+from relayq.cli.config import json_schema
+from relayq.config import KEYS, Config, home_directory, load, problems
 from relayq.errors import ConfigError
 from relayq.parsing import duration, size
 
@@ -400,3 +403,134 @@ def test_a_byte_order_mark_does_no_harm(user):
     (user / ".relayq" / "config.yml").write_bytes(b"\xef\xbb\xbfworker: {name: pi4}\r\n")
 
     assert loaded(user).worker.name == "pi4"
+
+
+# Every problem
+
+
+def found(user: Path, text: str, **variables: str) -> list[str]:
+    configure(user, text)
+    at = "~/.relayq/config.yml:"
+    every = problems({"HOME": str(user), **variables})
+    return [problem.message.removeprefix(at) for problem in every]
+
+
+def test_every_problem_is_found_and_not_just_the_first(user):
+    text = """\
+broker: {host: there, url: 'redis://there', password_file: gone}
+worker:
+  max_concurent: 3
+  priority: high
+  name: [a]
+  cpu_threshold: 10
+  cpu_threshold: 20
+defaults: {grace: x, timeout: 5}
+defaults: {}
+wrk: 1
+lease: 7
+"""
+    (user / "project" / ".relayq.yml").write_text("worker: {name: pi4}")
+
+    messages = found(user, text, RELAYQ_LEASE__BEAT="x", RELAYQ_WORKER__NAEM="y")
+
+    assert [message.partition(": ")[0] for message in messages] == [
+        "1:28",
+        "3:3",
+        "4:13",
+        "5:9",
+        "7:3",
+        "8:19",
+        "9:1",
+        "10:1",
+        "11:8",
+        "~/project/.relayq.yml:1:1",
+        "RELAYQ_LEASE__BEAT",
+        "RELAYQ_WORKER__NAEM",
+        "1:60",
+    ]
+
+
+def test_a_good_configuration_has_no_problems(user):
+    assert found(user, "worker: {name: pi4}") == []
+
+
+def test_a_broken_value_is_one_problem_and_not_two(user):
+    # By the default of 60 s the permit would be too long.
+    assert len(found(user, "lease: {permit: 70s, length: soon}")) == 1
+
+
+def test_the_first_problem_says_how_to_see_the_others(user):
+    configure(user, "worker: {nam: a, priorty: b}")
+    with pytest.raises(ConfigError) as several:
+        loaded(user)
+    configure(user, "worker: {nam: a}")
+    with pytest.raises(ConfigError) as one:
+        loaded(user)
+
+    assert several.value.hint == "relayq config check shows all 2 problems"
+    assert one.value.hint == "relayq config check"
+
+
+def test_the_home_is_known_when_the_configuration_is_broken(user):
+    configure(user, "{")
+
+    assert home_directory({"HOME": str(user)}) == user / ".relayq"
+    assert home_directory({"HOME": str(user), "RELAYQ_HOME": "~/x"}) == user / "x"
+
+
+def test_every_key_is_described():
+    assert [name for name, key in KEYS.items() if not key.metadata["about"].endswith(".")] == []
+
+
+# The JSON Schema
+
+
+def accepts(schema, value) -> bool:
+    """Tell whether a schema takes a value, as far as the schemas of keys go."""
+    if "enum" in schema:
+        return value in schema["enum"]
+    kinds = {"string": str, "number": (int, float), "integer": int, "null": type(None)}
+    types = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
+    if not any(isinstance(value, kinds[kind]) for kind in types):
+        return False
+    if isinstance(value, str):
+        return re.search(schema.get("pattern", ""), value) is not None
+    low, high = schema.get("minimum", value), schema.get("maximum", value)
+    return value is None or (low <= value <= high and value > schema.get("exclusiveMinimum", -1))
+
+
+@pytest.mark.parametrize(
+    ("key", "good", "bad"),
+    [
+        ("broker.url", ["redis://a", "sentinel://a;sentinel://b/0", None], ["http://a", 5]),
+        ("broker.port", [1, 65_535, None], [0, 65_536, "x", 1.5]),
+        ("worker.name", ["pi4", "a.b_c-d"], ["Mac Mini", "-a", ""]),
+        ("worker.priority", ["low", None], ["high"]),
+        ("logging.level", ["debug", "INFO"], ["loud"]),
+        ("defaults.timeout", ["5h", "1h 30m", 90, "90"], ["5 hours", 0, -1]),
+        ("defaults.max_log", ["200MB", "1 MiB", 0], ["lots", "1TB", -1]),
+    ],
+)
+def test_the_schema_takes_what_the_loader_takes(user, key, good, bad):
+    section, _, name = key.partition(".")
+    schema = json_schema()["properties"][section]["properties"][name]
+
+    assert [value for value in good if not accepts(schema, value)] == []
+    assert [value for value in bad if accepts(schema, value)] == []
+    for value in good:
+        configure(user, f"{section}: {{{name}: {'' if value is None else repr(value)}}}")
+        loaded(user)
+
+
+def test_the_schema_takes_every_default():
+    properties = json_schema()["properties"]
+    schemas = [properties[s]["properties"][k] for s, _, k in (key.partition(".") for key in KEYS)]
+
+    assert [s for s in schemas if "default" in s and not accepts(s, s["default"])] == []
+
+
+def test_the_schema_in_the_documentation_is_the_one_that_is_printed():
+    file = Path(__file__).parents[2] / "docs" / "config.schema.json"
+
+    # relayq config schema > docs/config.schema.json
+    assert json.loads(file.read_text()) == json_schema()

@@ -36,6 +36,11 @@ FULL = Spec(
     after=("abd200000000", "abe300000000"),
     name="greet",
     submitter="ann@mac",
+    labels=("media", "night"),
+    meta={"film": "ü"},
+    group="films",
+    unique="film 1",
+    note="for Bob",
 )
 RECORD = JobRecord(
     id="abc100000000",
@@ -131,7 +136,9 @@ def test_a_spec_survives_json(spec):
 
 
 def test_the_full_spec_above_is_full():
-    assert not [f.name for f in fields(FULL) if getattr(FULL, f.name) == f.default]
+    stored = json.loads(json.dumps(FULL.as_dict()))
+
+    assert stored.keys() == {f.name for f in fields(FULL)} | {"v"}
 
 
 def test_a_spec_stores_only_what_was_said():

@@ -6,7 +6,7 @@
 local r = call("HMGET", K.job .. id, "state", "host", "queue")
 local state = r[1]
 if not state then return { "gone" } end
-if state == "succeeded" or state == "failed" or state == "cancelled" then return { state } end
+if is_final(state) then return { state } end
 call("ZREM", K.queue .. r[3], id)
 local at = now()
 if state == "running" or state == "lost" then

@@ -60,9 +60,26 @@ local function announce(id, state, outcome)
   call("EXPIRE", K.done .. id, 60)
 end
 
+local function is_final(state)
+  return state == "succeeded" or state == "failed" or state == "cancelled"
+end
+
+-- The job that has this unique key and isn't ended. By its record: a key alone proves nothing.
+local function holder_of(key)
+  local id = call("GET", K.unique .. key)
+  if not id then return nil end
+  local r = call("HMGET", K.job .. id, "state", "unique")
+  if r[1] and r[2] == key and not is_final(r[1]) then return id, r[1] end
+end
+
+local function let_go(id, key)
+  if key and call("GET", K.unique .. key) == id then call("DEL", K.unique .. key) end
+end
+
 -- Give a job its final or parked state; from there, what comes after it.
 local function settle(id, from, to, reason, at, outcome)
   move(id, from, to, instant(at))
+  if is_final(to) then let_go(id, call("HGET", K.job .. id, "unique")) end
   call("HSET", K.job .. id, "reason", reason, "finished", instant(at))
   announce(id, to, outcome)
 end
@@ -137,9 +154,12 @@ local function check(id, attempt, uid)
 end
 
 local function forget(id)
-  local r = call("HMGET", K.job .. id, "state", "host")
+  local r = call("HMGET", K.job .. id, "state", "host", "name", "group", "unique")
   if r[1] then call("ZREM", K.state .. r[1], id) end
   if r[2] then call("ZREM", K.by_host .. r[2], id) end
+  if r[3] then call("ZREM", K.name .. r[3], id) end
+  if r[4] then call("ZREM", K.group .. r[4], id) end
+  let_go(id, r[5])
   call("ZREM", K.ids, id)
   call("DEL", K.job .. id, K.spec .. id, K.outcome .. id, K.late .. id, K.log .. id, K.done .. id,
     K.dependents .. id, K.followers .. id)

@@ -1,10 +1,11 @@
 -- retry: a person queues an ended or parked job again; it clears a cancel and the counts.
 -- Refused while an attempt that was judged lost may still run on a host that has neither
--- reported it gone nor rebooted, unless the person says that it is gone (force).
+-- reported it gone nor rebooted, unless the person says that it is gone (force); and while another
+-- job has its unique key.
 --
 -- args: offset template id force
--- Returns  "queued" | "orphan", host | "unfit", state | "gone"
-local r = call("HMGET", K.job .. id, "state", "orphan")
+-- Returns  "queued" | "orphan", host | "taken", id | "unfit", state | "gone"
+local r = call("HMGET", K.job .. id, "state", "orphan", "unique")
 local state = r[1]
 if not state then return { "gone" } end
 if state ~= "succeeded" and state ~= "failed" and state ~= "cancelled" and state ~= "needs_human" then
@@ -16,8 +17,13 @@ if r[2] and force == "" then
   -- Only a reboot of that same machine proves that nothing is left.
   if now_there[1] ~= install or now_there[2] == boot then return { "orphan", host } end
 end
+if r[3] then
+  local holder = holder_of(r[3])
+  if holder and holder ~= id then return { "taken", holder } end
+end
 local at = now()
 call("HSET", K.job .. id, "queued", instant(at))
+if r[3] then call("SET", K.unique .. r[3], id) end
 call("HDEL", K.job .. id, "cancel", "exit", "signal", "losses", "unstarted", "failures",
   "orphan", "ended_by", "note")
 call("DEL", K.done .. id)

@@ -1,10 +1,11 @@
 -- submit: store the records of new jobs and push their nudges, in one round trip.
 -- Closes the race of a client that dies between record and nudge. A second submit of the same
--- spec under the same id (a lost reply) is answered "exists" and changes nothing.
+-- spec under the same id (a lost reply) is answered "exists" and changes nothing. Of the jobs with
+-- one unique key only one at a time isn't ended: a further one is answered "taken" and not stored.
 --
 -- args: offset template key_id
--- rest: id kind queue priority due on_lost retries reply after spec   (per job; "" for none)
--- Returns  "wrong_key" | one word a job: "waiting" | "scheduled" | "queued" | "failed" | "exists" | "clash" | "no_parent"
+-- rest: id kind queue priority due on_lost retries reply after name group unique spec   (per job; "" for none)
+-- Returns  "wrong_key" | one word a job: "waiting" | "scheduled" | "queued" | "failed" | "exists" | "clash" | "no_parent" | "taken <id> <state>"
 local at = now()
 local known = call("HGET", K.meta, "key_id")
 if known and known ~= key_id then return { "wrong_key" } end
@@ -21,20 +22,32 @@ local function parents(after)
   return unfinished, upstream
 end
 
+-- Number a job within its name or group, in the order of submission.
+local function enlist(key, id)
+  local newest = call("ZREVRANGE", key, 0, 0, "WITHSCORES")
+  call("ZADD", key, tonumber(newest[2] or 0) + 1, id)
+end
+
 local words = {}
+local fresh = {}
 local nth = 0
-for i = rest, #ARGV, 10 do
+for i = rest, #ARGV, 13 do
   local id, kind, queue, priority, due = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
-  local on_lost, retries, reply, after, spec = ARGV[i + 5], ARGV[i + 6], ARGV[i + 7], ARGV[i + 8], ARGV[i + 9]
+  local on_lost, retries, reply, after = ARGV[i + 5], ARGV[i + 6], ARGV[i + 7], ARGV[i + 8]
+  local name, group, unique, spec = ARGV[i + 9], ARGV[i + 10], ARGV[i + 11], ARGV[i + 12]
   local unfinished, upstream = parents(after)
   local stored = call("GET", K.spec .. id)
+  local holder, its_state
+  if unique ~= "" then holder, its_state = holder_of(unique) end
   if stored then
     table.insert(words, stored == spec and "exists" or "clash")
+  elseif holder then
+    table.insert(words, "taken " .. holder .. " " .. its_state)
   elseif not unfinished then
     table.insert(words, "no_parent")
   else
     local state = "queued"
-    if upstream then state = "failed" elseif #unfinished > 0 then state = "waiting" elseif due ~= "" then state = "scheduled" end
+    if upstream then state = "failed" elseif #unfinished > 0 then state = "waiting" elseif due ~= "" and tonumber(due) > at then state = "scheduled" end
     -- The first write is one that Redis refuses when it is out of memory: then nothing is stored.
     call("SET", K.spec .. id, spec)
     local created = instant(at)
@@ -42,12 +55,19 @@ for i = rest, #ARGV, 10 do
     local function add(name, value) table.insert(fields, name); table.insert(fields, value) end
     if on_lost ~= "retry" then add("on_lost", on_lost) end
     if retries ~= "0" then add("retries", retries) end
-    if due ~= "" then add("due", due) end
+    if due ~= "" and state ~= "queued" then add("due", due) end
     if state == "waiting" then add("waits", #unfinished) end
     if state == "queued" then add("queued", created) end
     if state == "failed" then add("reason", "upstream"); add("finished", created) end
+    if name ~= "" then add("name", name); enlist(K.name .. name, id) end
+    if group ~= "" then add("group", group); enlist(K.group .. group, id) end
+    if unique ~= "" then
+      add("unique", unique)
+      if state ~= "failed" then call("SET", K.unique .. unique, id) end
+    end
     call("HSET", K.job .. id, unpack(fields))
     call("ZADD", K.ids, 0, id)
+    table.insert(fresh, id)
     call("ZADD", K.state .. state, state == "scheduled" and due or created, id)
     if state == "waiting" then
       for _, parent in ipairs(unfinished) do call("SADD", K.dependents .. parent, id) end
@@ -64,6 +84,10 @@ for i = rest, #ARGV, 10 do
     end
     table.insert(words, state)
   end
+end
+if #fresh > 0 then
+  call("LPUSH", K.recent, unpack(fresh))
+  call("LTRIM", K.recent, 0, 999)
 end
 if not known and #words > 0 then call("HSET", K.meta, "key_id", key_id) end
 return words

@@ -1,0 +1,1 @@
+"""What relayq costs, beside the bare work and other queues: `python -m benchmarks --help`."""

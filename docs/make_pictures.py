@@ -1,0 +1,248 @@
+"""Makes docs/pictures: what the main commands really print on a terminal, as SVG.
+
+`python docs/make_pictures.py` starts a private broker and three workers on this machine, each
+under the name of a host, types the commands on a pseudo-terminal and draws what comes back.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import os
+import pty
+import re
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+import termios
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from html import unescape
+from pathlib import Path
+
+from rich.console import Console
+from rich.terminal_theme import TerminalTheme
+from rich.text import Text
+
+from relayq import Relay, clock, config, embedded
+
+ROOT = Path(__file__).parent.parent
+PICTURES = ROOT / "docs" / "pictures"
+COLUMNS = 96
+HOSTS = {"thinkpad": 2, "pi4": 1, "vm": 2}
+#: What rich gives a character of its font size.
+_CELL = 12.2
+_SPACE = "&#160;"
+_PIECE = re.compile(r'x="([\d.]+)" y="([\d.]+)" textLength="[\d.]+"([^>]*)>((?:[^<])*)<')
+THEME = TerminalTheme(
+    (24, 26, 31),
+    (214, 218, 226),
+    [(24, 26, 31), (239, 104, 104), (132, 196, 110), (226, 183, 99)]
+    + [(104, 160, 236), (196, 132, 226), (92, 194, 205), (214, 218, 226)],
+    [(120, 126, 138), (255, 130, 130), (156, 220, 134), (245, 206, 124)]
+    + [(134, 184, 255), (216, 158, 244), (122, 216, 226), (240, 242, 246)],
+)
+
+#: Programs of the pictures' own, which take as long as real ones would.
+PROGRAMS = {
+    "encode": "sleep 60",
+    "publish": "sleep 1",
+    "train": "sleep 60 & sleep 60 & wait",
+    "backup": "sleep 0.4; echo 'backup: no space left on /mnt/nas' >&2; exit 3",
+    "check": r"""
+        for part in cart payment refunds; do
+            sleep 0.2; printf '%-10s \033[32m....................\033[0m\n' "$part"
+        done; printf '\033[1;32m60 passed\033[0m in 0.6 s\n'""",
+}
+#: What is there before the pictures are taken: seconds to wait after it, and the words.
+BEFORE = (
+    (1.0, "--on vm --name dump -- echo dumped 4,211 rows"),
+    (4.0, "--on pi4 -- backup /home"),
+    (3.0, "--on thinkpad --name talk -- encode talk.mov talk.mp4"),
+    (2.0, "--on thinkpad --name photos -- encode 2026-11/*.mov"),
+    (1.5, "--on thinkpad -- publish talk.mp4"),
+    (1.0, "--on vm -- train --epochs 40"),
+)
+SHOTS = {
+    "run": ["relayq run --on vm check", "relayq run --on pi4 backup /srv", "echo $?"],
+    "ps": ["relayq ps"],
+    "show": ["relayq show {train}"],
+    "status": ["relayq status"],
+    "cancel": ["relayq cancel {train}", "relayq wait {train}", "echo $?"],
+}
+
+
+class Scene:
+    """A home directory with programs, a broker and the hosts' workers."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._workers: list[subprocess.Popen[bytes]] = []
+        self._status = 0
+        self._write_programs()
+        self._broker = config.load({"RELAYQ_HOME": str(directory / "broker")})
+        url = embedded.start_broker(self._broker).url
+        self.relay = Relay(url=url, home=self._home("thinkpad"))
+        self._environ = {
+            "HOME": str(directory),
+            "PATH": f"{directory / 'bin'}:{os.environ['PATH']}",
+            "PYTHONPATH": str(ROOT),
+            "RELAYQ_BROKER__URL": url,
+            "TERM": "xterm-256color",
+            "LANG": "C.UTF-8",
+            "USER": "me",
+            "LOGNAME": "me",
+        }
+
+    def _home(self, host: str) -> Path:
+        home = self.directory / f".{host}"
+        home.mkdir(mode=0o700, exist_ok=True)
+        return home
+
+    def _write_programs(self) -> None:
+        programs = PROGRAMS | {"relayq": f'exec "{sys.executable}" -m relayq "$@"'}
+        for name, body in programs.items():
+            path = self.directory / "bin" / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(f"#!/bin/sh\n{body}\n")
+            path.chmod(0o755)
+
+    def environment(self, host: str) -> dict[str, str]:
+        """Return the environment of that host."""
+        own = {"RELAYQ_HOME": str(self._home(host)), "RELAYQ_WORKER__NAME": host}
+        slots = {"RELAYQ_WORKER__MAX_CONCURRENT": str(HOSTS[host])}
+        return self._environ | own | slots
+
+    def start(self) -> None:
+        """Start the workers, and wait until they are there."""
+        self.relay.session()
+        key = self._home("thinkpad") / "fleet.key"
+        for host in HOSTS:
+            if not (self._home(host) / "fleet.key").exists():
+                shutil.copy(key, self._home(host))
+            self._workers.append(
+                subprocess.Popen(
+                    [sys.executable, "-m", "relayq.worker"],
+                    env=self.environment(host),
+                    cwd=self.directory,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                )
+            )
+        deadline = time.monotonic() + 20
+        while self.relay.job.worker_status()["total_workers"] < len(HOSTS):
+            if time.monotonic() > deadline:
+                raise SystemExit("the workers don't come")
+            clock.sleep(0.1)
+
+    def submit(self, words: str) -> str:
+        """Queue a job and return its id."""
+        argv = ["sh", "-c", f"set -f; exec relayq submit {words}"]
+        done = subprocess.run(
+            argv,
+            env=self.environment("thinkpad"),
+            cwd=self.directory,
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode != 0:
+            raise SystemExit(f"relayq submit {words}: {done.stderr}")
+        return done.stdout.strip()
+
+    def type(self, line: str) -> str:
+        """Run a line on a terminal and return all that it showed."""
+        if line == "echo $?":
+            return f"{self._status}\r\n"
+        ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, COLUMNS, 0, 0))
+        process = subprocess.Popen(
+            ["sh", "-c", line],
+            env=self.environment("thinkpad"),
+            cwd=self.directory,
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+        )
+        os.close(theirs)
+        shown = b""
+        # EIO is how a terminal says that nobody has it open any more.
+        with suppress(OSError), open(ours, "rb", buffering=0) as terminal:
+            while piece := terminal.read(65_536):
+                shown += piece
+        self._status = process.wait(60)
+        return shown.decode()
+
+    def close(self) -> None:
+        """End everything."""
+        for record in self.relay.job.list(limit=100):
+            self.relay.job.cancel(record.id)
+        clock.sleep(1.0)
+        for worker in self._workers:
+            worker.terminate()
+        for worker in self._workers:
+            worker.wait(20)
+        self.relay.close()
+        embedded.stop_broker(self._broker)
+
+
+@contextmanager
+def scene() -> Iterator[Scene]:
+    """Set the scene, and clear it."""
+    with tempfile.TemporaryDirectory(prefix="rq-", dir="/tmp") as name:
+        there = Scene(Path(name))
+        try:
+            there.start()
+            yield there
+        finally:
+            there.close()
+
+
+def draw(name: str, shown: list[tuple[str, str]]) -> None:
+    """Write one picture: each line that was typed, and what came back."""
+    console = Console(
+        record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True, highlight=False
+    )
+    for line, output in shown:
+        console.print(Text.assemble(("$ ", "bold green"), (line, "bold")))
+        text = output.rstrip("\r\n").replace("\r\n", "\n")
+        console.print(Text.from_ansi(text), no_wrap=True, overflow="ignore", crop=False)
+    svg = console.export_svg(title="relayq", theme=THEME, unique_id=f"relayq-{name}")
+    svg = _PIECE.sub(_without_edge_spaces, svg)
+    # A page that embeds a picture fetches nothing from elsewhere.
+    svg = re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)
+    svg = svg.replace("Fira Code", "ui-monospace").replace(
+        "ui-monospace, monospace", "ui-monospace, Menlo, Consolas, DejaVu Sans Mono, monospace"
+    )
+    (PICTURES / f"{name}.svg").write_text(svg, encoding="utf-8")
+
+
+def _without_edge_spaces(match: re.Match[str]) -> str:
+    """Return a piece of text moved by its leading spaces; not every renderer draws those."""
+    place, line, between, text = match.groups()
+    bare = text.lstrip(_SPACE)
+    left = (len(text) - len(bare)) // len(_SPACE)
+    bare = bare.rstrip(_SPACE)
+    width = _CELL * len(unescape(bare))
+    return f'x="{float(place) + left * _CELL:g}" y="{line}" textLength="{width:g}"{between}>{bare}<'
+
+
+def main() -> None:
+    """Take every picture."""
+    PICTURES.mkdir(exist_ok=True)
+    with scene() as there:
+        ids = {}
+        for seconds, words in BEFORE:
+            ids[re.split(r"-- ", words)[1].split()[0]] = there.submit(words)
+            clock.sleep(seconds)
+        for name, lines in SHOTS.items():
+            typed = [line.format(train=ids["train"]) for line in lines]
+            draw(name, [(line, there.type(line)) for line in typed])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,247 @@
+"""`relayq config`: what is configured and why, what is wrong with it, and how to change it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from dataclasses import MISSING, Field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from relayq.cli.options import is_interactive, json_option
+from relayq.errors import ConfigError, RelayqError
+
+if TYPE_CHECKING:
+    from relayq.config import Config
+
+_HIDDEN = "****"
+_TEMPLATE = """\
+# relayq's configuration; everything in it is optional. `relayq config show` has each value.
+#broker:
+#  host: 192.168.1.10
+#  password_file: ~/.relayq/broker/password
+#worker:
+#  name: {name}
+#  priority: low
+#  max_concurrent: 2
+#defaults:
+#  timeout: 5h
+"""
+
+
+@click.group()
+def config() -> None:
+    """Show, check and change the configuration."""
+
+
+@config.command()
+@json_option
+def show(as_json: bool) -> None:
+    """Show each value and where it comes from; no secret is shown."""
+    from relayq import config
+    from relayq.cli.show import print_json
+    from relayq.cli.texts import inert
+
+    loaded = config.load()
+    home_origin = "RELAYQ_HOME" if os.environ.get("RELAYQ_HOME") else "default"
+    if as_json:
+        values = {
+            key: {"value": _plain(_value(loaded, key)), "origin": origin}
+            for key, origin in loaded.origins.items()
+        }
+        home = {"value": str(loaded.home), "origin": home_origin}
+        print_json({"config": {"home": home, **values}})
+        return
+    rows = [["home", str(loaded.home), home_origin]]
+    for key, origin in loaded.origins.items():
+        rows.append([key, _text(key, _value(loaded, key)), origin])
+    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+    for key, value, origin in rows:
+        click.echo(inert(f"{key:<{widths[0]}}  {value:<{widths[1]}}  {origin}"))
+
+
+def _value(loaded: Config, key: str) -> Any:
+    """Return a key's value, its secrets hidden."""
+    from relayq.config import KEYS
+
+    section, _, name = key.partition(".")
+    value = getattr(getattr(loaded, section), name)
+    if value is None or not KEYS[key].metadata["secret"]:
+        return value
+    # Of a URL only the user and the password are secret.
+    return re.sub(r"//[^/;]*@", f"//{_HIDDEN}@", value) if "://" in value else _HIDDEN
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value
+
+
+def _text(key: str, value: Any) -> str:
+    from relayq.cli.texts import limit
+    from relayq.config import KEYS
+    from relayq.parsing import schema, size
+
+    if value is None:
+        return "-"
+    parse = KEYS[key].metadata["parse"]
+    if "number" in schema(parse).get("type", ""):
+        return _size(value) if parse is size else limit(value)
+    return str(value)
+
+
+def _size(count: int) -> str:
+    """Return a size as it can be typed, and not rounded."""
+    units = (("GiB", 1 << 30), ("MiB", 1 << 20), ("GB", 10**9), ("MB", 10**6), ("kB", 1000))
+    return next(
+        (f"{count // n}{unit}" for unit, n in units if count and count % n == 0), f"{count}B"
+    )
+
+
+@config.command()
+@json_option
+@click.pass_context
+def check(ctx: click.Context, as_json: bool) -> None:
+    """Say everything that is wrong, with file, line and column; exits with 1 if anything is."""
+    from relayq import config
+    from relayq.cli.show import print_json
+
+    found = config.problems()
+    if as_json:
+        messages = [{"message": problem.message} for problem in found]
+        print_json({"ok": not found, "problems": messages})
+    elif found:
+        _tell(found)
+        click.echo("  hint: relayq config edit", err=True)
+    else:
+        click.echo("the configuration is good")
+    ctx.exit(int(bool(found)))
+
+
+def _tell(found: list[ConfigError]) -> None:
+    from relayq.cli.texts import inert
+
+    for problem in found:
+        click.echo(inert(problem.message), err=True)
+
+
+@config.command()
+@json_option
+def path(as_json: bool) -> None:
+    """Print the path of this machine's configuration file, which need not exist."""
+    from relayq.cli.show import print_json
+
+    file = _file()
+    if as_json:
+        print_json({"path": str(file), "exists": file.exists()})
+    else:
+        click.echo(str(file))
+
+
+def _file() -> Path:
+    from relayq.config import home_directory
+
+    return home_directory() / "config.yml"
+
+
+@config.command()
+def edit() -> None:
+    """Open the configuration in $VISUAL or $EDITOR; a broken one never replaces the old one."""
+    from relayq import config
+
+    # A link stays one: many keep their configuration elsewhere.
+    file = Path(os.path.realpath(_file()))
+    draft = file.with_name("config.yml.draft")
+    before = _open_draft(file, draft)
+    while True:
+        # Quoted by click, which also knows where editors are on each system.
+        click.edit(filename=str(draft))
+        if draft.read_bytes() == before:
+            draft.unlink()
+            click.echo("nothing changed")
+            return
+        if not (found := config.problems(path=draft)):
+            break
+        _tell(found)
+        if not is_interactive() or not click.confirm("Edit it again?", default=True, err=True):
+            raise _broken(file, draft)
+    draft.replace(file)
+    click.echo(
+        f"saved {file}; a running worker reads it at its next start (relayq worker stop; relayq up)"
+    )
+
+
+def _open_draft(file: Path, draft: Path) -> bytes:
+    """Put the file's text into the draft, unless an earlier edit left one; returns the former."""
+    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    text = file.read_bytes() if file.exists() else _template()
+    if draft.exists():
+        if draft.read_bytes() != text:
+            click.echo("relayq: this is what the last edit left", err=True)
+        return text
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as copy:
+        copy.write(text)
+    if file.exists():
+        shutil.copymode(file, draft)
+    return text
+
+
+def _template() -> bytes:
+    from relayq.config import KEYS
+
+    return _TEMPLATE.format(name=KEYS["worker.name"].default_factory()).encode()  # type: ignore
+
+
+def _broken(file: Path, draft: Path) -> RelayqError:
+    kept = f"{file} stays as it was" if file.exists() else "nothing was saved"
+    error = RelayqError(
+        f"{kept}; your text is in {draft}",
+        hint=f"relayq config edit goes on with it; rm '{draft}' forgets it",
+    )
+    error.exit_code = 1
+    return error
+
+
+@config.command()
+def schema() -> None:
+    """Print the JSON Schema of the configuration, for editors."""
+    click.echo(json.dumps(json_schema(), indent=2))
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema of `config.yml`."""
+    from relayq.config import KEYS
+
+    sections: dict[str, dict[str, Any]] = {}
+    for name, key in KEYS.items():
+        section, _, own = name.partition(".")
+        sections.setdefault(section, {})[own] = _schema_of(key)
+    return {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "title": "relayq's configuration",
+        **_table({section: _table(keys) for section, keys in sections.items()}),
+    }
+
+
+def _table(properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": ["object", "null"], "properties": properties, "additionalProperties": False}
+
+
+def _schema_of(key: Field[Any]) -> dict[str, Any]:
+    from relayq.parsing import schema
+
+    taken = dict(schema(key.metadata["parse"]))
+    # An empty value means the default.
+    if "enum" in taken:
+        taken["enum"] = [*taken["enum"], None]
+    else:
+        types = taken["type"]
+        taken["type"] = [*([types] if isinstance(types, str) else types), "null"]
+    described = {"description": key.metadata["about"], **taken}
+    if key.default not in (MISSING, None):
+        described["default"] = _plain(key.default)
+    return described

@@ -1,0 +1,22 @@
+-- forget: delete all that is known of ended jobs, at most those that ended before an instant.
+-- Looks at each record itself, so that a job which was retried meanwhile stays.
+--
+-- args: offset before
+-- rest: ids   ("" as `before`: whenever they ended)
+-- Returns  one word a job: "forgotten" | "younger" | "gone" | the state that it is in
+call("ZREM", K.hosts, "")
+local words = {}
+for i = rest, #ARGV do
+  local r = call("HMGET", K.job .. ARGV[i], "state", "finished")
+  local word = r[1] or "gone"
+  if is_final(r[1]) then
+    if before ~= "" and tonumber(r[2]) >= tonumber(before) then
+      word = "younger"
+    else
+      forget(ARGV[i])
+      word = "forgotten"
+    end
+  end
+  table.insert(words, word)
+end
+return words
