@@ -25,6 +25,7 @@ from kombu.asynchronous import get_event_loop
 
 from relayq import clock, embedded
 from relayq import config as configuration
+from relayq.celeryconfig import settings
 from relayq.config import Config
 from relayq.dispatch import message
 from relayq.errors import BrokerUnavailable
@@ -102,13 +103,19 @@ class Node:
         self._lock.release()
 
     def nudged(self, id: str, kind: str, queue: str) -> None:
-        """Answer a nudge, from a pool thread: claim whatever comes first and run it."""
+        """Answer a nudge, from a pool thread: claim and run until nothing is queued.
+
+        A slot that claims again by itself needn't wait for the consumer's next nudge, which was
+        45 % of a short job's time.
+        """
         if not self.runner.slots.take():
             # Another idle host must not wait for its pull.
             self._bounce(id, kind, queue)
             return
         try:
-            self.runner.work()
+            nudged = True
+            while self.runner.work(nudged=nudged):
+                nudged = False
         finally:
             self.runner.slots.give_back()
 
@@ -187,8 +194,9 @@ class Duty(bootsteps.StartStopStep):  # type: ignore[misc]
         # Raised at each lost connection for a setting that only concerns acks.
         warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
         config = configuration.load()
-        worker.app.conf.broker_url = url_of(config)
-        node = Node(config, worker.app.conf.broker_url, slots=worker.concurrency)
+        url = url_of(config)
+        worker.app.conf.broker_url = settings(config, url)["broker_url"]
+        node = Node(config, url, slots=worker.concurrency)
         worker.node = worker.app.node = self.node = node
         node.runner.slots.on_free = worker.pool.wake
         signals.worker_shutting_down.connect(self._on_signal, weak=False)

@@ -6,6 +6,7 @@ adopting a running job is the ordinary path.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -415,13 +416,23 @@ class Permit:
         """Permit until `deadline`; a later one of this boot stands."""
         with _writing:
             if (self.deadline() or 0.0) < deadline:
-                files.replace(self._path, {"boot": self._boot, "deadline": deadline})
+                self._write(deadline)
 
     def end_by(self, deadline: float) -> None:
         """Permit until `deadline` at most; an earlier one stands."""
         with _writing:
             if (self.deadline() or 0.0) > deadline:
-                files.replace(self._path, {"boot": self._boot, "deadline": deadline})
+                self._write(deadline)
+
+    def _write(self, deadline: float) -> None:
+        permit = {"boot": self._boot, "deadline": deadline}
+        try:
+            files.replace(self._path, permit)
+        except OSError as error:
+            # A full disk has no room for a new file, and must not freeze every job of this host.
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            files.overwrite(self._path, permit)
 
     def deadline(self) -> float | None:
         """Return the deadline, perhaps passed; None when this boot of the machine has none."""

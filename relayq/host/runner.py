@@ -41,6 +41,11 @@ _LINGER = 2.0
 _LOOK = 0.1
 
 
+def _no_room(error: OSError) -> Verdict:
+    said = f"its host can't write its files: {error.strerror or error}"
+    return Verdict(JobState.FAILED, Reason.SPAWN, error=said)
+
+
 def _always(patience: float) -> bool:
     return True
 
@@ -92,9 +97,9 @@ class Runner:
                 del self._attempts[token]
             return list(self._attempts.values())
 
-    def work(self) -> bool:
+    def work(self, *, nudged: bool = False) -> bool:
         """With a slot in hand, claim a job and run it to its end; False if there was none."""
-        claimed = self._claim()
+        claimed = self._claim(nudged=nudged)
         if claimed is not None:
             self._run(*claimed)
         return claimed is not None
@@ -115,9 +120,9 @@ class Runner:
         finally:
             self.slots.give_back()
 
-    def _claim(self) -> tuple[Attempt, Claim] | None:
+    def _claim(self, *, nudged: bool = False) -> tuple[Attempt, Claim] | None:
         with self.claiming:
-            claim = self._ask()
+            claim = self._ask(nudged=nudged)
             if claim is None:
                 return None
             directory = self.config.spool / attempts.directory_name(claim.token)
@@ -126,12 +131,16 @@ class Runner:
                 self._attempts[claim.token] = attempt
         return attempt, claim
 
-    def _ask(self) -> Claim | None:
+    def _ask(self, *, nudged: bool) -> Claim | None:
         if not self.may_claim.is_set() or self.leaving.is_set():
             return None
         try:
             claim = self._store.leases.claim(
-                self.who, self.queues, uid=secrets.token_hex(6), lease=self.config.lease.length
+                self.who,
+                self.queues,
+                uid=secrets.token_hex(6),
+                lease=self.config.lease.length,
+                nudged=nudged,
             )
         except BrokerUnavailable as error:
             log.warning("can't claim: %s", error)
@@ -182,6 +191,10 @@ class Runner:
             self._forks.spawn(attempt.directory)
         except RelayqError as error:
             log.error("can't start %s: %s", token.id, error, extra={"job": token.id})
+            if isinstance(error.__cause__, OSError):
+                # No room even for the record that says so.
+                self.delivery.deliver(attempt, _no_room(error.__cause__))
+                return False
         attempt.shim = Shim(attempt.directory)
         for reply in claim.replies:
             self.follow(token.id, reply)
@@ -205,7 +218,11 @@ class Runner:
         except RelayqError as error:
             return Verdict(JobState.FAILED, Reason.REFUSED, error=str(error))
         attempt.is_fed = command.feed
-        self._prepare(attempt, spec, command)
+        try:
+            self._prepare(attempt, spec, command)
+        except OSError as error:
+            # A full disk, for instance: nothing was started, and that is known now.
+            return _no_room(error)
         return None
 
     def _prepare(self, attempt: Attempt, spec: Spec, command: Command) -> None:

@@ -25,6 +25,7 @@ EXIT = "exit"  # shim: the exit record
 SWEPT = "swept"  # worker: a shim that comes too late starts nothing here
 
 RECORD_SIZE = 1024
+_SMALL = 128
 
 Facts = dict[str, Any]
 
@@ -48,6 +49,15 @@ def replace(path: str, value: Facts) -> None:
     finally:
         os.close(fd)
     os.rename(fresh, path)
+
+
+def overwrite(path: str, value: Facts) -> None:
+    """Write a small JSON object over the one in a file, in its own room and in one go."""
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.pwrite(fd, json.dumps(value).encode().ljust(_SMALL), 0)
+    finally:
+        os.close(fd)
 
 
 def write_all(fd: int, raw: bytes) -> None:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -26,18 +27,21 @@ from relayq.store.sentinels import SentinelUrl, is_sentinel_url
 __all__ = ["Store", "connect"]
 
 
-def connect(url: str, *, patience: float = 5.0) -> Store:
+def connect(url: str, *, patience: float = 3.5) -> Store:
     """Return a store for the broker at `url`; connects when it is first used.
 
     `patience` bounds, in seconds, each connect and each answer that isn't a blocking wait.
     """
     # One silent retry: a connection that the broker closed while idle is replaced; every script
-    # may be sent twice, since a repeat is answered without a second effect.
+    # may be sent twice, since a repeat is answered without a second effect. Silence isn't retried:
+    # a broker that doesn't answer is reported in less than 5 s.
+    if url.startswith("redis+socket:"):  # as Celery calls it
+        url = re.sub(r"([?&])virtual_host=", r"\1db=", url.replace("redis+socket:", "unix:", 1))
     options: dict[str, Any] = {
         "socket_timeout": patience,
-        "socket_connect_timeout": min(patience, 4.0),
+        "socket_connect_timeout": min(patience, 3.5),
         "protocol": 2,
-        "retry": Retry(NoBackoff(), 1),
+        "retry": Retry(NoBackoff(), 1, (redis.exceptions.ConnectionError,)),
     }
     if not url.startswith("unix:"):
         options["socket_keepalive"] = True

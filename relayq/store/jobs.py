@@ -13,7 +13,7 @@ from typing import Any
 
 import redis
 
-from relayq.errors import AmbiguousId, NoSuchJob
+from relayq.errors import AmbiguousId, NoSuchJob, RelayqError
 from relayq.model.jobs import FINAL, MOVES, JobRecord, JobState, Spec, normal_id
 from relayq.store.keys import Keys
 from relayq.store.scripts import Scripts, broker_errors
@@ -53,13 +53,7 @@ class Jobs:
         """
         if len(submissions) > BATCH:
             raise ValueError(f"at most {BATCH} jobs a call")
-        rest: list[Any] = []
-        for one in submissions:
-            spec = one.spec
-            due = "" if spec.due_at is None else f"{spec.due_at:.6f}"
-            rest += [spec.id, spec.kind, spec.queue, spec.priority, due, spec.on_lost]
-            rest += [spec.retries, one.reply, " ".join(spec.after)]
-            rest += [spec.name or "", spec.group or "", spec.unique or "", one.signed]
+        rest = [part for one in submissions for part in (_packed(one), one.signed)]
         words = self._scripts.call("submit", rest, template=template, key_id=key_id)
         return [word.decode() for word in words]
 
@@ -278,6 +272,16 @@ class Jobs:
             self._connection.rpush(self._keys("nudges", queue), message)
 
 
+def _packed(one: Submission) -> str:
+    """Return what `submit` needs to know of a job."""
+    spec = one.spec
+    due = "" if spec.due_at is None else f"{spec.due_at:.6f}"
+    said = [spec.id, spec.kind, spec.queue, str(spec.priority), due, spec.on_lost]
+    said += [str(spec.retries), one.reply, " ".join(spec.after)]
+    said += [spec.name or "", spec.group or "", spec.unique or ""]
+    return json.dumps(said)
+
+
 def _record(id: str, raw: Mapping[bytes, bytes], signed: bytes | None) -> JobRecord:
     fields = {key.decode(): value.decode() for key, value in raw.items()}
 
@@ -287,10 +291,17 @@ def _record(id: str, raw: Mapping[bytes, bytes], signed: bytes | None) -> JobRec
     def whole(name: str) -> int | None:
         return int(fields[name]) if name in fields else None
 
+    try:
+        state = JobState(fields["state"])
+    except ValueError as error:
+        raise RelayqError(
+            f"{id} is {fields['state']!r}, a state that this relayq doesn't know",
+            hint="a newer relayq wrote it: install the same version here",
+        ) from error
     return JobRecord(
         id=id,
         kind=fields["kind"],
-        state=JobState(fields["state"]),
+        state=state,
         queue=fields["queue"],
         priority=int(fields["priority"]),
         created_at=float(fields["created"]),

@@ -39,9 +39,18 @@ class Leases:
         self._scripts = scripts
 
     def claim(
-        self, who: Registration, queues: Sequence[str], *, uid: str, lease: float
+        self,
+        who: Registration,
+        queues: Sequence[str],
+        *,
+        uid: str,
+        lease: float,
+        nudged: bool = False,
     ) -> Claim | str:
-        """Take the first job of these queues, or return "none" or "replaced"."""
+        """Take the first job of these queues, or return "none" or "replaced".
+
+        `nudged` says that a nudge was taken off a queue for this claim.
+        """
         word = b"again"
         while word == b"again":
             answer = self._scripts.call(
@@ -53,6 +62,7 @@ class Leases:
                 session=who.session,
                 uid=uid,
                 lease=lease,
+                nudged="1" if nudged else "",
             )
             word = answer[0]
         if word != b"claimed":

@@ -246,3 +246,14 @@ def test_a_claim_that_arrives_after_its_worker_registered_again_takes_nothing(fl
     assert late.ask() == "replaced"
     assert fleet.state(id) is JobState.QUEUED
     assert again.claim(id)
+
+
+def test_a_claim_takes_one_nudge_off_its_queue_unless_a_nudge_brought_it(fleet, store):
+    host = fleet.host()
+    for _ in range(3):
+        fleet.submit()
+
+    host.claim()
+    store.leases.claim(host.who, ["any"], uid="u", lease=LEASE, nudged=True)
+
+    assert len(fleet.nudges()) == 2

@@ -43,6 +43,8 @@ class Sentinels:
         login = "requirepass secret\nmasterauth secret\nrepl-diskless-sync-delay 0\nsave ''\n"
         self.start(self.master, f"port {self.master}\n{login}")
         self.start(self.replica, f"port {self.replica}\n{login}replicaof 127.0.0.1 {self.master}\n")
+        # A sentinel asks for replicas when it starts, and then only every 10 s.
+        until(self.is_replicated, within=30, what="the replica to have the data")
         sentinel = MASTER.format(port=self.sentinel, master=self.master)
         self.start(self.sentinel, sentinel, "--sentinel")
 
@@ -60,8 +62,16 @@ class Sentinels:
         process.kill()
         process.wait()
 
+    def is_replicated(self):
+        """Tell whether the replica has the master's data."""
+        try:
+            with redis.Redis(port=self.replica, password="secret") as asked:
+                return asked.info("replication")["master_link_status"] == "up"
+        except redis.ConnectionError:
+            return False
+
     def is_ready(self):
-        """Tell whether the sentinel knows the replica, and that one has the data."""
+        """Tell whether the sentinel knows that replica."""
         try:
             with redis.Redis(port=self.sentinel) as asked:
                 known = asked.sentinel_slaves("fleet")

@@ -3,7 +3,9 @@
 -- duplicated, stale or forged nudge decides nothing. Refused to a session that isn't the host's
 -- last: a claim that a cut link delivers late, when nobody waits for its answer, takes no job. A member without a queued record is removed; then the answer is "again".
 --
--- args: offset host install boot session uid lease
+-- A claim that no nudge brought takes one off the job's queue: else they would pile up.
+--
+-- args: offset host install boot session uid lease nudged
 -- rest: queues
 -- Returns  "none" | "again" | "replaced" | "claimed", id, attempt, signed spec, failures before, followers...
 local holder = call("HMGET", K.host .. host, "install", "session")
@@ -28,6 +30,7 @@ call("HSET", K.job .. first, "attempt", attempt, "uid", uid, "host", host,
   "boot", install .. "/" .. boot, "phase", "claimed",
   "claimed", instant(at))
 call("ZREM", K.queue .. where, first)
+if nudged == "" then call("RPOP", K.nudges .. where) end
 call("HDEL", K.job .. first, "log_sent", "exit", "signal", "orphan")
 if record[4] and record[4] ~= host then call("ZREM", K.by_host .. record[4], first) end
 move(first, "queued", "running", instant(at + tonumber(lease)))

@@ -4,7 +4,8 @@
 -- one unique key only one at a time isn't ended: a further one is answered "taken" and not stored.
 --
 -- args: offset template key_id
--- rest: id kind queue priority due on_lost retries reply after name group unique spec   (per job; "" for none)
+-- rest: job spec   (per job; `job` is a JSON list, one argument because redis-py takes 2 us for each:
+--       id kind queue priority due on_lost retries reply after name group unique, "" for none)
 -- Returns  "wrong_key" | one word a job: "waiting" | "scheduled" | "queued" | "failed" | "exists" | "clash" | "no_parent" | "taken <id> <state>"
 local at = now()
 local known = call("HGET", K.meta, "key_id")
@@ -31,10 +32,10 @@ end
 local words = {}
 local fresh = {}
 local nth = 0
-for i = rest, #ARGV, 13 do
-  local id, kind, queue, priority, due = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
-  local on_lost, retries, reply, after = ARGV[i + 5], ARGV[i + 6], ARGV[i + 7], ARGV[i + 8]
-  local name, group, unique, spec = ARGV[i + 9], ARGV[i + 10], ARGV[i + 11], ARGV[i + 12]
+for i = rest, #ARGV, 2 do
+  local spec = ARGV[i + 1]
+  local id, kind, queue, priority, due, on_lost, retries, reply, after, name, group, unique =
+    unpack(cjson.decode(ARGV[i]))
   local unfinished, upstream = parents(after)
   local stored = call("GET", K.spec .. id)
   local holder, its_state
