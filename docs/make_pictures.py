@@ -20,7 +20,7 @@ import termios
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from html import unescape
+from html import escape, unescape
 from pathlib import Path
 
 from rich.console import Console
@@ -32,11 +32,13 @@ from relayq import Relay, clock, config, embedded
 ROOT = Path(__file__).parent.parent
 PICTURES = ROOT / "docs" / "pictures"
 COLUMNS = 96
-HOSTS = {"thinkpad": 2, "pi4": 1, "vm": 2}
+HOSTS = {"thinkpad": 2, "pi4": 1, "nas": 2}
 #: What rich gives a character of its font size.
 _CELL = 12.2
-_SPACE = "&#160;"
-_PIECE = re.compile(r'x="([\d.]+)" y="([\d.]+)" textLength="[\d.]+"([^>]*)>((?:[^<])*)<')
+_WORDS = "[^\N{NO-BREAK SPACE}]+(?:\N{NO-BREAK SPACE}[^\N{NO-BREAK SPACE}]+)*"
+_PIECE = re.compile(
+    r'<text class="([^"]*)" x="([\d.]+)" y="([\d.]+)" textLength="[\d.]+"([^>]*)>([^<]*)</text>'
+)
 THEME = TerminalTheme(
     (24, 26, 31),
     (214, 218, 226),
@@ -51,7 +53,7 @@ PROGRAMS = {
     "encode": "sleep 60",
     "publish": "sleep 1",
     "train": "sleep 60 & sleep 60 & wait",
-    "backup": "sleep 0.4; echo 'backup: no space left on /mnt/nas' >&2; exit 3",
+    "backup": "sleep 0.4; echo 'backup: no space left on /mnt/usb' >&2; exit 3",
     "check": r"""
         for part in cart payment refunds; do
             sleep 0.2; printf '%-10s \033[32m....................\033[0m\n' "$part"
@@ -59,15 +61,15 @@ PROGRAMS = {
 }
 #: What is there before the pictures are taken: seconds to wait after it, and the words.
 BEFORE = (
-    (1.0, "--on vm --name dump -- echo dumped 4,211 rows"),
+    (1.0, "--on nas --name dump -- echo dumped 4,211 rows"),
     (4.0, "--on pi4 -- backup /home"),
     (3.0, "--on thinkpad --name talk -- encode talk.mov talk.mp4"),
     (2.0, "--on thinkpad --name photos -- encode 2026-11/*.mov"),
     (1.5, "--on thinkpad -- publish talk.mp4"),
-    (1.0, "--on vm -- train --epochs 40"),
+    (1.0, "--on nas -- train --epochs 40"),
 )
 SHOTS = {
-    "run": ["relayq run --on vm check", "relayq run --on pi4 backup /srv", "echo $?"],
+    "run": ["relayq run --on nas check", "relayq run --on pi4 backup /srv", "echo $?"],
     "ps": ["relayq ps"],
     "show": ["relayq show {train}"],
     "status": ["relayq status"],
@@ -212,7 +214,7 @@ def draw(name: str, shown: list[tuple[str, str]]) -> None:
         text = output.rstrip("\r\n").replace("\r\n", "\n")
         console.print(Text.from_ansi(text), no_wrap=True, overflow="ignore", crop=False)
     svg = console.export_svg(title="relayq", theme=THEME, unique_id=f"relayq-{name}")
-    svg = _PIECE.sub(_without_edge_spaces, svg)
+    svg = _PIECE.sub(_by_columns, svg)
     # A page that embeds a picture fetches nothing from elsewhere.
     svg = re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)
     svg = svg.replace("Fira Code", "ui-monospace").replace(
@@ -221,14 +223,14 @@ def draw(name: str, shown: list[tuple[str, str]]) -> None:
     (PICTURES / f"{name}.svg").write_text(svg, encoding="utf-8")
 
 
-def _without_edge_spaces(match: re.Match[str]) -> str:
-    """Return a piece of text moved by its leading spaces; not every renderer draws those."""
-    place, line, between, text = match.groups()
-    bare = text.lstrip(_SPACE)
-    left = (len(text) - len(bare)) // len(_SPACE)
-    bare = bare.rstrip(_SPACE)
-    width = _CELL * len(unescape(bare))
-    return f'x="{float(place) + left * _CELL:g}" y="{line}" textLength="{width:g}"{between}>{bare}<'
+def _by_columns(match: re.Match[str]) -> str:
+    """Return a text as pieces with a place each: renderers differ in how they draw wide gaps."""
+    style, left, line, rest, text = match.groups()
+    return "".join(
+        f'<text class="{style}" x="{float(left) + _CELL * piece.start():g}" y="{line}" '
+        f'textLength="{_CELL * len(piece[0]):g}"{rest}>{escape(piece[0])}</text>'
+        for piece in re.finditer(_WORDS, unescape(text))
+    )
 
 
 def main() -> None:

@@ -41,10 +41,33 @@ def _guarded(stock: Any) -> type[Any]:
 
         requeue = reject
 
+    class NothingHeld(stock.Channel.QoS):  # type: ignore[misc]
+        """What is taken without acks is never held, so there is nothing to restore."""
+
+        def restore_visible(self, *args: Any, **kwargs: Any) -> None:
+            """Do nothing: the lock for it is a write, which ends a worker when Redis is full."""
+
     class GuardedChannel(stock.Channel):  # type: ignore[misc]
         """One bad message in a queue ends a stock worker (celery 5.7): here it is dropped."""
 
         Message = Nudge
+        QoS = NothingHeld
+
+        # A stock worker that connects while Redis is out of memory ends in one of these two. What
+        # a queue is bound to and how long it is matters to others only: our publisher is a script.
+
+        def _queue_bind(self, *args: Any) -> None:
+            try:
+                super()._queue_bind(*args)
+            except self.ResponseError as error:
+                log.warning("can't note what %s is bound to: %s", args[-1], error)
+
+        def _size(self, queue: str) -> int:
+            try:
+                return int(super()._size(queue))
+            except self.ResponseError as error:
+                log.debug("can't tell the length of %s: %s", queue, error)
+                return 0
 
         def _brpop_read(self, **options: Any) -> Any:
             try:

@@ -6,6 +6,7 @@ to fail a promise; relayq/README.md says how).
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from relayq.config import Config
@@ -19,6 +20,8 @@ def settings(config: Config, broker_url: str) -> dict[str, Any]:
     if is_sentinel_url(broker_url):
         sentinels = SentinelUrl.parse(broker_url)
         broker_url, master = sentinels.celery_url, {"master_name": sentinels.master}
+    if broker_url.startswith("unix:"):
+        broker_url = re.sub(r"([?&])db=", r"\1virtual_host=", f"redis+socket{broker_url[4:]}")
     return {
         "broker_url": broker_url,
         "broker_connection_retry_on_startup": True,

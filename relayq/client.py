@@ -12,6 +12,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from relayq import clock, embedded, kinds
@@ -86,6 +87,11 @@ class Relay:
                 environ["RELAYQ_HOME"] = os.fspath(self._home)
             self._config = configuration.load(environ)
         return self._config
+
+    @cached_property
+    def submitter(self) -> str:
+        """Who submits from here: user@host."""
+        return f"{getpass.getuser()}@{self.config.worker.name}"
 
     def session(self) -> Session:
         """Return the connection, made at first use."""
@@ -323,7 +329,7 @@ class Job:
             group=None if group is None else check_group(group),
             unique=None if unique is None else check_text("a unique key", unique),
             note=note,
-            submitter=f"{getpass.getuser()}@{self.relay.config.worker.name}",
+            submitter=self.relay.submitter,
         )
 
     def _timeout(self, timeout: float | str | None) -> float:

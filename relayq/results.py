@@ -33,7 +33,7 @@ from relayq.store.inputs import InputPiece
 from relayq.store.logs import WINDOW, Piece
 
 #: One blocking call's length; the store's own patience for an answer is longer.
-_BLOCK = 3.0
+_BLOCK = 2.5
 _AGAIN = 0.5
 #: How often a full window is looked at again.
 _FULL = 0.02

@@ -6,9 +6,7 @@ click and nothing else that is slow.
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import signal
 import sys
 from importlib import import_module
@@ -32,10 +30,10 @@ SECTIONS = {
     "Look and wait": {
         "ps": ("relayq.cli.listing:ps", "List jobs: active, queued, recently ended."),
         "show": ("relayq.cli.jobs:show_job", "Show all about jobs."),
-        "logs": ("relayq.cli.logs:logs", "Print what jobs write."),
+        "logs": ("relayq.cli.jobs:logs", "Print what jobs write."),
         "attach": ("relayq.cli.attach:attach", "Be a running job's terminal again."),
         "wait": ("relayq.cli.jobs:wait", "Wait until jobs end."),
-        "result": ("relayq.cli.logs:result", "Print the results of jobs, and nothing else."),
+        "result": ("relayq.cli.jobs:result", "Print the results of jobs, and nothing else."),
     },
     "Change": {
         "cancel": ("relayq.cli.jobs:cancel", "End jobs, with all of their processes."),
@@ -152,7 +150,9 @@ def _tell_usage(error: click.ClickException, arguments: list[str]) -> None:
 
 def _tell(sort: str, message: str, hint: str, *, as_json: bool) -> None:
     if as_json:
-        code = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", sort).lower()
+        import json
+
+        code = "".join(f"_{c}" if c.isupper() else c for c in sort).lower().removeprefix("_")
         said = {"code": code, "message": message, "hint": hint}
         click.echo(json.dumps({"schema": 1, "error": said}))
         return

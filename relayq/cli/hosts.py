@@ -49,10 +49,12 @@ def _show(relay: Relay, *, as_json: bool) -> int:
         )
     else:
         redis = f"redis {version}, aof {'on' if aof else 'off'}"
-        click.echo(
-            f"relayq {__version__} . broker {where} ({redis}) . "
-            f"{online} of {len(hosts)} hosts online . queue {queued}"
-        )
+        parts = [f"relayq {__version__}", f"broker {where} ({redis})"]
+        parts += [f"{online} of {len(hosts)} hosts online", f"queue {queued}"]
+        click.echo("\n".join(tables.joined(parts)))
         if hosts:
             tables.table(show.HOST_COLUMNS, show.host_rows(hosts, clock.now()))
-    return 0 if online else _DEGRADED
+    if online:
+        return 0
+    show.hint("no host is online; on one that should be: relayq up")
+    return _DEGRADED

@@ -1,4 +1,4 @@
-"""The verbs for jobs: show, wait, cancel, retry."""
+"""The verbs for jobs: show, logs, result, wait, cancel, retry."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 #: How long `cancel` waits for the last process to be gone.
 _CANCEL_PATIENCE = 15.0
 _LIVE = frozenset(JobState) - FINAL
+_BEGUN = frozenset(JobState) - {JobState.WAITING, JobState.SCHEDULED, JobState.QUEUED}
 _WAITABLE = frozenset(state for state in JobState if state.is_waitable)
 #: What `retry --all` means: to run again what succeeded or was cancelled takes a word for it.
 _TO_RETRY = (JobState.FAILED, JobState.NEEDS_HUMAN)
@@ -50,6 +51,41 @@ def show_job(chosen: Chosen, as_json: bool) -> None:
             for number, result in enumerate(results):
                 lines = show.job_details(result.record, result.outcome(), clock.now())
                 click.echo("\n".join(lines if number == 0 else ["", *lines]))
+
+
+@click.command()
+@selection.selecting
+@click.option("-f", "--follow", is_flag=True, help="Go on until the job ends.")
+@click.option("--tail", type=click.IntRange(0), metavar="N", help="Begin with the last N lines.")
+@quiet_option
+@json_option
+@click.pass_context
+def logs(ctx: click.Context, /, chosen: Chosen, quiet: bool, **options: Any) -> None:
+    """Print what jobs write, stdout and stderr each to its own; of several one after the other."""
+    with client(needs_worker=True, quiet=quiet) as relay:
+        from relayq.cli.logs import print_all
+
+        results = chosen.results(relay, _BEGUN)
+        code = print_all(relay, results, quiet=quiet, **options)
+    ctx.exit(code)
+
+
+@click.command()
+@selection.selecting
+@quiet_option
+@json_option
+@click.pass_context
+def result(ctx: click.Context, chosen: Chosen, quiet: bool, as_json: bool) -> None:
+    """Print the results of ended jobs, and nothing else; exits as the job did.
+
+    A command's result is what it wrote to stdout, byte for byte.
+    """
+    with client(needs_worker=True, quiet=quiet) as relay:
+        from relayq.cli.logs import print_results
+
+        results = chosen.results(relay, FINAL)
+        code = print_results(results, is_one=chosen.is_one, quiet=quiet, as_json=as_json)
+    ctx.exit(code)
 
 
 @click.command()
@@ -81,7 +117,7 @@ def wait(
             line = show.verdict(record, result.outcome())
             if line and not quiet:
                 show.remark(line)
-                click.echo(f"  hint: {show.next_step(record)}", err=True)
+                show.hint(show.next_step(record))
     if as_json:
         show.print_json({"jobs": [show.as_json(record) for record in records]})
     codes = [exit_status(record) for record in records]
@@ -119,6 +155,7 @@ def cancel(ctx: click.Context, chosen: Chosen, yes: bool, as_json: bool) -> None
 
 def _told(relay: Relay, result: JobResult, before: str, word: str, *, silent: bool) -> int:
     """Say what the cancel did, when it has done it; returns the exit code for it."""
+    from relayq.cli import show
 
     def say(text: str, *, nl: bool = True) -> None:
         if not silent:
@@ -126,7 +163,10 @@ def _told(relay: Relay, result: JobResult, before: str, word: str, *, silent: bo
 
     if word == before or word not in ("asked", "cancelled"):
         say(f"{result.id} is already {word}")
-        return int(word != JobState.CANCELLED)
+        if word == JobState.CANCELLED:
+            return 0
+        show.hint(f"relayq show {result.id}")
+        return 1
     if word == "cancelled":
         say(f"{result.id}  cancelled")
         return 0

@@ -27,7 +27,7 @@ _AHEAD = (JobState.QUEUED, JobState.SCHEDULED, JobState.WAITING)
 #: How often `--watch` looks.
 _EVERY = 1.0
 #: Lines of the terminal that aren't rows: headings, totals, the prompt after the end.
-_AROUND = 3
+_AROUND = 4
 
 _SORTS: dict[str, Callable[[JobRecord], tuple[object, ...]]] = {
     "age": lambda r: (r.created_at,),
@@ -186,7 +186,8 @@ def _drawn(
     room = max(1, size.lines - _AROUND)
     rows = show.job_rows(records, clock.now(), columns)[:room]
     total = relay.session().patiently(lambda: _total(relay, wanted, records[:room]), None)
-    return "\n".join([*tables.laid_out(columns, rows, size.columns), total or ""])
+    # The empty line at the end is room for a remark, such as on a broker that went away.
+    return "\n".join([*tables.laid_out(columns, rows, size.columns), total or "", ""])
 
 
 @contextmanager

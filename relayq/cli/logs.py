@@ -1,60 +1,44 @@
-"""What jobs wrote, afterwards or as they go on: logs and result."""
+"""What jobs wrote, afterwards or as they go on: what `logs` and `result` print."""
 
 from __future__ import annotations
 
 import base64
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-import click
-
-from relayq.cli import selection, show
-from relayq.cli.options import client, is_offline, json_option, quiet_option
+from relayq.cli import show
+from relayq.cli.options import is_offline
 from relayq.cli.output import write
-from relayq.cli.selection import Chosen
 from relayq.cli.texts import inert, rfc3339, size
 from relayq.errors import Conflict, OutputUnavailable
-from relayq.model.jobs import JobState
 from relayq.model.output import STDERR, STDOUT, Decoder, Frame, only
-from relayq.results import exit_status
 
 if TYPE_CHECKING:
     from relayq.client import JobResult, Relay
     from relayq.store.logs import Piece
 
-_BEGUN = frozenset(JobState) - {JobState.WAITING, JobState.SCHEDULED, JobState.QUEUED}
-_ENDED = frozenset(state for state in JobState if state.is_final)
 
-
-@click.command()
-@selection.selecting
-@click.option("-f", "--follow", is_flag=True, help="Go on until the job ends.")
-@click.option("--tail", type=click.IntRange(0), metavar="N", help="Begin with the last N lines.")
-@quiet_option
-@json_option
-@click.pass_context
-def logs(
-    ctx: click.Context,
-    chosen: Chosen,
+def print_all(
+    relay: Relay,
+    results: Sequence[JobResult],
+    *,
     follow: bool,
     tail: int | None,
     quiet: bool,
     as_json: bool,
-) -> None:
-    """Print what jobs write, stdout and stderr each to its own; of several one after the other."""
-    with client(needs_worker=True, quiet=quiet) as relay:
-        results = chosen.results(relay, _BEGUN)
-        codes = []
-        for result in results:
-            if len(results) > 1 and not quiet and not as_json:
-                show.remark(f"{result.id}  {inert(show.what_of(result.record.spec))}")
-            if as_json:
-                _print_json(result, follow=follow, tail=tail)
-            else:
-                codes.append(_print(relay, result, follow=follow, tail=tail))
-    ctx.exit(max(codes, default=0))
+) -> int:
+    """Print what these jobs wrote, one after the other; returns the exit code."""
+    codes = []
+    for result in results:
+        if len(results) > 1 and not quiet and not as_json:
+            show.remark(f"{result.id}  {inert(show.what_of(result.record.spec))}")
+        if as_json:
+            _print_json(result, follow=follow, tail=tail)
+        else:
+            codes.append(_print(relay, result, follow=follow, tail=tail))
+    return max(codes, default=0)
 
 
 def _print(relay: Relay, result: JobResult, *, follow: bool, tail: int | None) -> int:
@@ -93,23 +77,13 @@ def _frame_as_json(frame: Frame) -> dict[str, str]:
     return {"channel": channel, "at": rfc3339(frame.at), **data}
 
 
-@click.command()
-@selection.selecting
-@quiet_option
-@json_option
-@click.pass_context
-def result(ctx: click.Context, chosen: Chosen, quiet: bool, as_json: bool) -> None:
-    """Print the results of ended jobs, and nothing else; exits as the job did.
-
-    A command's result is what it wrote to stdout, byte for byte.
-    """
+def print_results(results: Sequence[JobResult], *, is_one: bool, quiet: bool, as_json: bool) -> int:
+    """Print the results of these jobs and nothing else; returns the exit code."""
     shown: list[dict[str, Any]] = []
-    with client(needs_worker=True, quiet=quiet) as relay:
-        results = chosen.results(relay, _ENDED)
-        codes = [_result(one, shown if as_json else None, quiet=quiet) for one in results]
+    codes = [_result(one, shown if as_json else None, quiet=quiet) for one in results]
     if as_json:
-        show.print_json(shown[0] if chosen.is_one else {"jobs": shown})
-    ctx.exit(codes[0] if len(codes) == 1 else int(any(codes)))
+        show.print_json(shown[0] if is_one else {"jobs": shown})
+    return codes[0] if len(codes) == 1 else int(any(codes))
 
 
 def _result(one: JobResult, shown: list[dict[str, Any]] | None, *, quiet: bool) -> int:
@@ -130,6 +104,8 @@ def _result(one: JobResult, shown: list[dict[str, Any]] | None, *, quiet: bool) 
     line = show.verdict(record, outcome)
     if line and not quiet:
         show.remark(line)
+    from relayq.results import exit_status
+
     return exit_status(record)
 
 
@@ -201,6 +177,7 @@ def _kept(relay: Relay, result: JobResult, tail: int | None, why: str) -> int:
     if outcome is not None and not missing and not any(gap for gap, _ in parts):
         return 0
     show.remark(f"{why}; this is what the broker kept of the output of {record.id}")
+    show.hint(f"relayq status, and when it is back: relayq logs {record.id}")
     return OutputUnavailable.exit_code
 
 

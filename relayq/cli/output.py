@@ -14,7 +14,6 @@ from relayq.cli.interrupts import Interrupted, held, interruptible
 from relayq.cli.options import ended, is_interactive, is_offline
 from relayq.errors import RelayqError, WaitTimeout
 from relayq.model.output import STDERR, STDOUT, Frame, only
-from relayq.results import exit_status
 
 if TYPE_CHECKING:
     from relayq.client import JobResult, Relay
@@ -67,11 +66,13 @@ def run(
             record = ended(result)
         except Interrupted as interrupt:
             if result is not None:
-                _interrupted(result, interrupt, on_interrupt, quiet=quiet)
+                # A job that somebody else began isn't ended by who only watches it.
+                how = on_interrupt if result.is_new else on_interrupt or "detach"
+                _interrupted(result, interrupt, how, quiet=quiet)
             raise
         except BrokenPipeError:
             # As with any pipe: whose reader left ends, and says nothing.
-            if result is not None:
+            if result is not None and result.is_new:
                 _end(result, quiet=True)
             raise
     line = show.verdict(record, result.outcome())
@@ -79,6 +80,8 @@ def run(
         show.remark(line)
     if as_json:
         show.print_json({**show.as_json(record), **texts_of(kept)})
+    from relayq.results import exit_status
+
     return exit_status(record)
 
 
@@ -95,6 +98,8 @@ def attach(result: JobResult, source: Source | None, *, quiet: bool) -> int:
     line = show.verdict(record, result.outcome())
     if line and not quiet:
         show.remark(line)
+    from relayq.results import exit_status
+
     return exit_status(record)
 
 
@@ -153,7 +158,8 @@ def _interrupted(
     can_think_again = sits_here and str(interrupt) == "SIGINT"
     if not quiet:
         again = "; ^C again within 3 s cancels it" if can_think_again else ""
-        show.remark(f"detached; {result.id} goes on (relayq logs -f {result.id}{again})")
+        show.remark(f"detached; {result.id} goes on{again}")
+        show.hint(f"relayq attach {result.id}, or relayq cancel {result.id}")
     if not can_think_again:
         return
     try:

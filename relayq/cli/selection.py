@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shutil
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from relayq.cli.options import complete, is_interactive
-from relayq.cli.texts import inert, number_of
+from relayq.cli.texts import number_of
 from relayq.errors import RelayqError
 from relayq.model.jobs import JobState
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 #: So many of the jobs are named before a question about them.
 _NAMED = 5
+_ASKED = ("ID", "STATE", "HOST", "WHAT")
 
 yes_option = click.option("-y", "--yes", is_flag=True, help="Don't ask before a bulk act.")
 
@@ -107,13 +109,13 @@ def confirm(results: Sequence[JobResult], chosen: Chosen, act: str, *, yes: bool
     jobs = number_of(len(results), "job")
     if not is_interactive():
         raise click.UsageError(f"this would {act} {jobs}; to do so without a question: -y")
-    from relayq.cli.show import what_of
+    from relayq.cli import show, tables
 
-    for result in results[:_NAMED]:
-        record = result.record
-        click.echo(f"  {result.id}  {record.state.value}  {inert(what_of(record.spec))}", err=True)
+    rows = show.job_rows([result.record for result in results[:_NAMED]], 0.0, _ASKED)
+    width = shutil.get_terminal_size().columns
+    click.echo("\n".join(tables.laid_out(_ASKED, rows, width)), err=True)
     if len(results) > _NAMED:
-        click.echo(f"  and {len(results) - _NAMED} more", err=True)
+        click.echo(f"and {len(results) - _NAMED} more", err=True)
     ask(f"{act} {jobs}?")
 
 
@@ -134,5 +136,6 @@ def each(results: Sequence[JobResult], act: Callable[[JobResult], Any]) -> int:
             act(result)
         except RelayqError as error:
             click.echo(f"relayq: {error.message}", err=True)
+            click.echo(f"  hint: {error.hint or f'relayq show {result.id}'}", err=True)
             code = error.exit_code
     return code

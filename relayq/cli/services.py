@@ -115,8 +115,9 @@ def _ask_to_kill(running: Sequence[str]) -> bool:
     """Ask a person what becomes of the running jobs: True to kill them, False to wait."""
     if not is_interactive():
         raise _jobs_run(running)
+    jobs = number_of(len(running), "job")
     answer = click.prompt(
-        f"{number_of(len(running), 'job')} run here: kill them, wait for them, or leave all as it is",
+        f"{jobs} run here: kill them, wait for them, or leave all as it is",
         type=click.Choice(["kill", "wait", "leave"]),
         default="leave",
         err=True,

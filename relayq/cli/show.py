@@ -19,7 +19,9 @@ from relayq.cli.tables import painted
 from relayq.cli.texts import age, inert, instant, limit, rfc3339, short_ids, size, span
 from relayq.model.hosts import Host
 from relayq.model.jobs import FINAL, JobRecord, JobState, Outcome, Reason, Spec
-from relayq.results import failure
+
+#: What a shell means by these codes; a command may mean something else.
+_SHELL_SAYS = {126: "not executable", 127: "command not found"}
 
 
 def command_of(spec: Spec | None) -> str:
@@ -37,6 +39,11 @@ def remark(text: str) -> None:
     click.echo(f"relayq: {text}", err=True)
 
 
+def hint(text: str) -> None:
+    """Say what to type next."""
+    click.echo(f"  hint: {text}", err=True)
+
+
 def verdict(record: JobRecord, outcome: Outcome | None) -> str | None:
     """Return the line on a job that ended or parked without success, None for a success."""
     where = f" on {record.host}" if record.host else ""
@@ -47,8 +54,19 @@ def verdict(record: JobRecord, outcome: Outcome | None) -> str | None:
             return f"{record.id}  cancelled{where}"
         case JobState.FAILED:
             took = f" after {span(outcome.run_time)}" if outcome and outcome.run_time else ""
-            return f"{record.id}  failed: {inert(failure(record, outcome))}{took}{where}"
+            return f"{record.id}  failed: {inert(why_failed(record, outcome))}{took}{where}"
     return f"{record.id}  {record.state.value}: {record.reason}{where}"
+
+
+def why_failed(record: JobRecord, outcome: Outcome | None) -> str:
+    """Say why a job failed, in the words that a person would use."""
+    if record.reason == Reason.EXIT and record.exit_code in _SHELL_SAYS:
+        return f"exit {record.exit_code} ({_SHELL_SAYS[record.exit_code]})"
+    if record.reason == Reason.UPSTREAM:
+        return "a job that it comes after failed"
+    from relayq.results import failure
+
+    return failure(record, outcome)
 
 
 def print_json(value: Mapping[str, Any]) -> None:
@@ -111,11 +129,11 @@ def _run_time(record: JobRecord, now: float) -> str:
 def _note(record: JobRecord, now: float) -> str:
     match record.state:
         case JobState.FAILED:
-            return failure(record, None)
+            return why_failed(record, None)
         case JobState.NEEDS_HUMAN:
             return record.reason or ""
         case JobState.SCHEDULED if record.due_at is not None:
-            return f"due in {age(record.due_at - now)}"
+            return f"due in {span(record.due_at - now)}"
         case JobState.WAITING if record.spec is not None:
             return "after " + ", ".join(record.spec.after)
         case JobState.RUNNING if record.cancel_at is not None:
@@ -233,7 +251,7 @@ def _details(record: JobRecord, outcome: Outcome | None, now: float) -> Iterable
     if spec is not None:
         yield from _asked_for(spec)
     if record.state is JobState.FAILED:
-        yield "Failed", failure(record, outcome)
+        yield "Failed", why_failed(record, outcome)
     elif record.reason not in (None, Reason.EXIT):
         yield "Reason", str(record.reason)
     if record.exit_code is not None:

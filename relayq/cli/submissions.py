@@ -18,6 +18,7 @@ from relayq.cli.options import (
     quiet_option,
 )
 from relayq.cli.texts import instant_of
+from relayq.errors import RelayqError
 from relayq.model.jobs import ON_LOST, PRIORITIES
 
 if TYPE_CHECKING:
@@ -268,7 +269,7 @@ def _asked(
         raise click.UsageError("--at and --in-time exclude each other")
     script: scripts.Script | None = ctx.meta.get("relayq.script")
     if script is not None:
-        options["name"] = options["name"] or (script.name if script.name.isprintable() else None)
+        options["name"] = options["name"] or _name_of(script)
     given = {name: value for name, value in options.items() if value not in (None, (), False)}
     given["cmd"] = command_line(command, shell=shell) if script is None else script.command
     if variables_given := variables.read(env_files, env):
@@ -278,6 +279,16 @@ def _asked(
     if after:
         given["after"] = [one for text in after for one in text.split(",") if one.strip()]
     return given
+
+
+def _name_of(script: scripts.Script) -> str | None:
+    """Return the file's name, unless as a job's name it would select other jobs."""
+    from relayq.model.selectors import check_name
+
+    try:
+        return check_name(script.name)
+    except RelayqError:
+        return None
 
 
 def command_line(command: tuple[str, ...], *, shell: bool) -> str | list[str]:

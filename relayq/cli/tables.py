@@ -46,6 +46,19 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     click.echo("\n".join(laid_out(columns, rows, width)))
 
 
+def joined(parts: Sequence[str]) -> list[str]:
+    """Return the parts of a sentence as a line, on a narrow terminal as more than one."""
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    lines = [parts[0]]
+    for part in parts[1:]:
+        longer = f"{lines[-1]} . {part}"
+        if width is None or width_of(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(part)
+    return lines
+
+
 def laid_out(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int | None) -> list[str]:
     """Return coloured lines, none wider than `width`."""
     cells = [list(columns), *([inert(cell) for cell in row] for row in rows)]
@@ -126,7 +139,9 @@ def _cut(cell: str, width: int) -> str:
 
 def ellipsis() -> str:
     """Return what says that a text goes on, in characters that the output can hold."""
-    encoding = (sys.stdout.encoding or "ascii").lower()
+    # While rich draws, sys.stdout is its own and names no encoding.
+    stream = sys.__stdout__ or sys.stdout
+    encoding = (stream.encoding or "ascii").lower()
     return "…" if encoding.startswith("utf") else "..."
 
 

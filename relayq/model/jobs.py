@@ -7,9 +7,10 @@ store's scripts. `MOVES` is the one table of what may follow what.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from enum import StrEnum
+from functools import cache
 from typing import Any
 
 from relayq.errors import RelayqError
@@ -177,11 +178,10 @@ class Spec:
     def as_dict(self) -> dict[str, Any]:
         """Return the fields that differ from their defaults, as JSON can hold them."""
         kept: dict[str, Any] = {"v": SCHEMA}
-        for spec_field in fields(self):
-            value = getattr(self, spec_field.name)
-            made = spec_field.default_factory
-            if value != (spec_field.default if made is MISSING else made()):
-                kept[spec_field.name] = list(value) if isinstance(value, tuple) else value
+        for name, default in _defaults():
+            value = getattr(self, name)
+            if value != default:
+                kept[name] = list(value) if isinstance(value, tuple) else value
         return kept
 
     @classmethod
@@ -196,6 +196,15 @@ class Spec:
         for name in ("after", "labels"):
             kept[name] = tuple(kept.get(name, ()))
         return cls(**kept)
+
+
+@cache
+def _defaults() -> Sequence[tuple[str, Any]]:
+    """Return the fields of a spec with their defaults; those without one have MISSING."""
+    return [
+        (f.name, f.default if f.default_factory is MISSING else f.default_factory())
+        for f in fields(Spec)
+    ]
 
 
 @dataclass(frozen=True, slots=True)

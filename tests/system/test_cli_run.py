@@ -62,12 +62,12 @@ def test_a_file_of_variables(cli, tmp_path, monkeypatch):
 
 
 def test_a_job_that_is_due_later(cli):
-    soon = submit("--in-time", "1.5s", "echo late")
+    soon = submit("--in-time", "3s", "echo late")
+    assert shown(soon)["state"] == "scheduled"
     later = submit("--at", "2999-01-02 08:00", "true")
     zoned = submit("--at", "2999-01-02T08:00:00+02:00", "true")
     hour = submit("--at", f"{datetime.fromtimestamp(clock.now() - 120):%H:%M}", "true")
 
-    assert shown(soon)["state"] == "scheduled"
     local = datetime(2999, 1, 2, 8).timestamp()
     assert datetime.fromisoformat(shown(later)["due_at"]).timestamp() == local
     assert shown(zoned)["due_at"] == "2999-01-02T06:00:00.000Z"
@@ -187,6 +187,14 @@ def test_a_script_runs_by_the_interpreter_that_it_names(cli, script, first):
     done = relayq("run", script(text))
 
     assert done.stdout == " $HOME `id`\n", done.stderr
+
+
+def test_a_script_whose_name_means_other_jobs_has_no_name(cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "last").write_text("#!/bin/sh\ntrue\n")
+
+    assert relayq("run", "last").returncode == 0
+    assert shown("last")["spec"]["name"] is None
 
 
 def test_a_script_that_cant_be_one(cli, script, tmp_path):

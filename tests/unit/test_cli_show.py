@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
 
 import click
 import pytest
 
-from relayq.cli import logs, options, show, tables, texts
+from relayq.cli import COMMANDS, logs, options, show, tables, texts
 from relayq.model.hosts import Host
 from relayq.model.jobs import JobRecord, JobState, Outcome, Spec
 from relayq.model.output import STDERR, STDOUT, Frame
@@ -233,3 +236,54 @@ def test_a_last_line_without_an_end_is_a_line():
 )
 def test_a_brokers_address_has_no_secret(url, shown):
     assert options.address(url) == shown
+
+
+def test_every_field_of_a_job_is_documented_for_json():
+    page = (Path(__file__).parents[2] / "docs" / "json.md").read_text("utf-8")
+    shown = show.as_json(FAILED)
+
+    fields = [*shown, *shown["spec"]]
+
+    assert not [field for field in fields if f"`{field}`" not in page]
+
+
+def test_every_command_is_documented_for_json():
+    page = (Path(__file__).parents[2] / "docs" / "json.md").read_text("utf-8")
+
+    assert not [name for name in COMMANDS if not re.search(rf"`{name}[` ]", page)]
+
+
+NOON = datetime(2026, 3, 4, 12, 0).timestamp()
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("22:30", datetime(2026, 3, 4, 22, 30)),
+        ("9:05", datetime(2026, 3, 5, 9, 5)),
+        ("12:00", datetime(2026, 3, 5, 12, 0)),
+        ("2026-11-22 08:00", datetime(2026, 11, 22, 8)),
+        ("2026-11-22", datetime(2026, 11, 22)),
+        ("2026-11-22T08:00:00Z", datetime(2026, 11, 22, 8, tzinfo=UTC)),
+        ("2026-11-22T08:00:00+02:00", datetime(2026, 11, 22, 6, tzinfo=UTC)),
+    ],
+)
+def test_an_instant_is_local_unless_it_says_otherwise(text, meant):
+    assert texts.instant_of(text, NOON) == meant.timestamp()
+
+
+@pytest.mark.parametrize("text", ["", "noon", "24:61", "2026-03-04 11:59", "12", "-1"])
+def test_an_instant_that_isnt_one_or_has_passed(text):
+    with pytest.raises(ValueError, match="expected"):
+        texts.instant_of(text, NOON)
+
+
+def test_a_job_that_never_ran_says_why():
+    upstream = replace(FAILED, reason="upstream", exit_code=None, attempt=0, host=None)
+
+    assert show.verdict(upstream, None) == (
+        "3f2a00000000  failed: a job that it comes after failed"
+    )
+    assert show.verdict(replace(FAILED, exit_code=127), OUTCOME) == (
+        "3f2a00000000  failed: exit 127 (command not found) after 0.2s on pi4"
+    )

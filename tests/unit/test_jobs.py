@@ -5,6 +5,7 @@ from dataclasses import FrozenInstanceError, fields, replace
 
 import pytest
 
+from relayq.errors import RelayqError
 from relayq.model.jobs import (
     ALPHABET,
     ENDS,
@@ -19,6 +20,7 @@ from relayq.model.jobs import (
     Spec,
     new_id,
     normal_id,
+    priority_number,
 )
 
 SPEC = Spec("abc100000000", "run_command", {"cmd": "true"})
@@ -125,6 +127,19 @@ def test_who_waits_stops_at_an_end_or_a_question(state):
 def test_priorities_and_policies_are_the_documented_ones():
     assert PRIORITIES == {"low": 2, "normal": 5, "high": 8, "urgent": 10}
     assert ON_LOST == ("retry", "ask", "fail")
+
+
+@pytest.mark.parametrize(
+    ("said", "number"), [("low", 2), ("urgent", 10), (1, 1), (10, 10), ("7", 7)]
+)
+def test_a_priority_is_a_word_or_a_number(said, number):
+    assert priority_number(said) == number
+
+
+@pytest.mark.parametrize("said", [0, 11, "0", "11", "soon", "", "-1", "\u00b2"])
+def test_another_priority_is_refused(said):
+    with pytest.raises(RelayqError, match="a priority is 1 to 10 or one of low, normal"):
+        priority_number(said)
 
 
 # Specs

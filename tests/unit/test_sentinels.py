@@ -1,4 +1,4 @@
-"""URLs of brokers behind Redis Sentinel."""
+"""URLs of brokers behind Redis Sentinel, and of those on a unix socket."""
 
 import pytest
 
@@ -88,3 +88,14 @@ def test_a_store_asks_the_sentinels_with_bounded_patience():
     for sentinel in pool.sentinel_manager.sentinels:
         assert sentinel.connection_pool.connection_kwargs["socket_connect_timeout"] == 2.0
     store.close()
+
+
+@pytest.mark.parametrize(
+    "url", ["unix:///run/r.sock?db=2", "redis+socket:///run/r.sock?virtual_host=2"]
+)
+def test_a_unix_socket_is_understood_as_redis_and_as_celery_call_it(home, url):
+    made = settings(config.load({"RELAYQ_HOME": str(home)}), url)
+    reached = connect(url).connection.connection_pool.connection_kwargs
+
+    assert made["broker_url"] == "redis+socket:///run/r.sock?virtual_host=2"
+    assert (reached["path"], reached["db"]) == ("/run/r.sock", 2)
