@@ -14,6 +14,7 @@ import pytest
 
 from relayq import Relay, config, embedded
 from relayq.client import Job
+from relayq.host.process import Shim, attempts
 from tests.waiting import until
 
 ROOT = Path(__file__).parent.parent.parent
@@ -87,6 +88,12 @@ class Fleet:
             with suppress(ProcessLookupError):
                 self.worker.send_signal(signal.SIGCONT)
             self.end_worker()
+        # What a failed test left running would wait, frozen, for a permit that never comes.
+        left = [Shim(one) for one in attempts(self.config.spool) if Shim(one).is_alive()]
+        for shim in left:
+            shim.kill("cancel", 0.0)
+        for shim in left:
+            shim.wait(10)
         self.relay.close()
 
 
