@@ -19,7 +19,7 @@ from relayq import clock, embedded, kinds
 from relayq import config as configuration
 from relayq.config import Config
 from relayq.dispatch import Dispatcher
-from relayq.errors import RelayqError, Unplaceable
+from relayq.errors import NoSuchHost, RelayqError, Unplaceable
 from relayq.model.hosts import Host
 from relayq.model.jobs import (
     FINAL,
@@ -38,7 +38,7 @@ from relayq.model.selectors import (
     check_name,
     check_text,
 )
-from relayq.parsing import duration
+from relayq.parsing import duration, is_host_name
 from relayq.results import JobResult, Session
 from relayq.signing import Signer, load_key
 from relayq.store import Store, connect
@@ -308,6 +308,11 @@ class Job:
         delay: float = 0.0,
     ) -> Spec:
         kinds.find(kind).read_payload(payload)
+        if host is not None and not is_host_name(host):
+            raise NoSuchHost(
+                f"no such host: {host} (names have lower-case letters, digits, '-', '_' and '.')",
+                hint="relayq status",
+            )
         if on_lost not in ON_LOST:
             raise RelayqError(f"on_lost is one of {', '.join(ON_LOST)}, not {on_lost!r}")
         if due_at is not None and delay > 0:

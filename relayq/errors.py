@@ -15,7 +15,6 @@ RelayqError                  125  relayq itself failed
 │  ├─ JobCancelled           130
 │  └─ NeedsHuman              80
 ├─ WaitTimeout                75  the caller's patience ended; the job lives on
-├─ LeaseLost                      worker only: stop at once, write nothing
 └─ BadSignature                   worker only
 
 `exit_code` is what the command line exits with. A message says what happened, why, and
@@ -136,10 +135,6 @@ class WaitTimeout(RelayqError, TimeoutError):
     """The caller's patience ended; the job lives on."""
 
     exit_code = 75
-
-
-class LeaseLost(RelayqError):
-    """The attempt's token no longer holds the lease: the worker writes nothing more for it."""
 
 
 class BadSignature(RelayqError):

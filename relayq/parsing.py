@@ -85,9 +85,14 @@ def choice(*words: str, fold: Callable[[str], str] = str) -> Parse:
     return Checked(checked, {"enum": list(dict.fromkeys([*words, *spelled]))})
 
 
+def is_host_name(text: str) -> bool:
+    """Whether a text can be a host's name, which is part of a queue's name."""
+    return _HOST_NAME.fullmatch(text) is not None
+
+
 def host_name(text: str) -> str:
-    """Return the text if it can be a host's name, which is part of a queue's name."""
-    if not _HOST_NAME.fullmatch(text):
+    """Return the text if it can be a host's name."""
+    if not is_host_name(text):
         raise ValueError("expected a host's name: lower-case letters, digits, '-', '_' and '.'")
     return text
 

@@ -2,17 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-
-_NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
-
-
-def is_host_name(name: str) -> bool:
-    """Whether `name` can be a host's: lower-case letters, digits, dots, dashes, underscores."""
-    return _NAME.fullmatch(name) is not None
 
 
 def queues_of(host: str) -> list[str]:

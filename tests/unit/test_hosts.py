@@ -2,7 +2,9 @@
 
 import pytest
 
-from relayq.model.hosts import Host, is_host_name, queues_of
+from relayq import NoSuchHost, Relay
+from relayq.model.hosts import Host, queues_of
+from relayq.parsing import is_host_name
 
 
 @pytest.mark.parametrize(
@@ -29,3 +31,10 @@ def test_facts_that_a_host_did_not_report_are_empty():
 
     assert (host.os, host.model) == ("", "")
     assert host.facts == {}
+
+
+def test_a_name_that_no_host_can_have_is_refused_even_if_the_job_would_wait_for_it():
+    relay = Relay(url="redis://127.0.0.1:1")
+
+    with pytest.raises(NoSuchHost):
+        relay.job.run("true", host='x"y', wait_for_host=True)
