@@ -63,9 +63,11 @@ class Node:
         self._lock.acquire()
         self._forks = ForkServer()
         permit_path = config.spool / "permit"
-        self.store = connect(broker_url, patience=_PATIENCE)
+        # One beat that hangs, and the next one, must fail before the permit needs to be extended.
+        patience = min(_PATIENCE, config.lease.extend / 2)
+        self.store = connect(broker_url, patience=patience)
         # A beat must not wait behind the slots' own calls.
-        self._beat_store = connect(broker_url, patience=_PATIENCE)
+        self._beat_store = connect(broker_url, patience=patience)
         who = registration(config.worker.name, config.home)
         self.runner = Runner(
             config, who, store=self.store, signer=signer, forks=self._forks, permit=permit_path
@@ -74,6 +76,8 @@ class Node:
         self._heartbeat = Heartbeat(self.runner, self._beat_store, permit, key_id=signer.key_id)
         self._duties = Duties(self.runner, self._heartbeat, self._beat_store)
         self._reaper = Reaper(config, self._beat_store)
+        self._hands_back = False
+        embedded.asked_stop(config)
 
     def start(self, *, pull: bool = True) -> None:
         """Start the fork server and the duties; must be called from the main thread.
@@ -89,18 +93,48 @@ class Node:
         self._duties.every("tick", self._reaper.tick, self.config.lease.tick)
         self._duties.every("prune", self._reaper.prune_outputs, _PRUNE_EVERY)
 
+    def close(self) -> None:
+        """Take nothing new, and do with what runs as was asked; safe in a signal handler.
+
+        Told so a second time, a worker that waits for its jobs leaves them.
+        """
+        how = embedded.asked_stop(self.config)
+        if how == embedded.LEAVE or self.runner.draining.is_set():
+            self.leave()
+            return
+        log.info("stopping: %s", how)
+        self._hands_back = how == embedded.HAND_BACK
+        self.runner.draining.set()
+
     def leave(self) -> None:
         """Have every slot thread leave its job to the shim; safe in a signal handler."""
         self.runner.leaving.set()
         self.runner.eager.set()
 
     def stop(self) -> None:
-        """Park the leases, end the duties and the fork server; running jobs go on."""
+        """Park the leases, end the duties and the fork server; what still runs goes on."""
+        if self.runner.draining.is_set():
+            self._drain()
         self.leave()
         self._heartbeat.park()
         self._duties.join(within=0.1)
         self._forks.close()
         self._lock.release()
+
+    def _drain(self) -> None:
+        """Wait until every attempt is off this host, or somebody loses patience."""
+        gone_at = None
+        while (left := self.runner.attempts()) and not self.runner.leaving.is_set():
+            if self._hands_back:
+                self.runner.hand_back()
+                if any(a.shim is None or a.shim.is_alive() for a in left):
+                    gone_at = None
+                elif gone_at is None:
+                    gone_at = clock.boottime()
+                elif clock.boottime() > gone_at + _PATIENCE:
+                    # Without a broker: the next worker here gives them back.
+                    return
+            clock.sleep(0.05)
 
     def nudged(self, id: str, kind: str, queue: str) -> None:
         """Answer a nudge, from a pool thread: claim and run until nothing is queued.
@@ -204,10 +238,10 @@ class Duty(bootsteps.StartStopStep):  # type: ignore[misc]
 
     def _on_signal(self, **_: Any) -> None:
         if self.node is not None:
-            self.node.leave()
+            self.node.close()
 
     def stop(self, worker: Any) -> None:
-        """Leave running jobs to their shims."""
+        """Leave running jobs to their shims, or wait for them if that was asked."""
         if self.node is not None:
             self.node.stop()
             self.node = None

@@ -46,7 +46,7 @@ SECTIONS = {
         "status": ("relayq.cli.hosts:status", "Show the broker and every host."),
         "up": ("relayq.cli.services:up", "Start what this machine needs to run jobs."),
         "down": ("relayq.cli.services:down", "Stop this machine's worker and private broker."),
-        "worker": ("relayq.cli.services:worker", "Start and stop this machine's worker."),
+        "worker": ("relayq.cli.worker:worker", "Start and stop this machine's worker."),
         "broker": ("relayq.cli.services:broker", "Start and stop a broker on this machine."),
     },
     "This command": {

@@ -1,9 +1,8 @@
-"""This machine's worker and broker: up, down, worker, broker; and the version."""
+"""This machine's worker and broker: up, down, broker; and the version."""
 
 from __future__ import annotations
 
 import platform
-import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -23,13 +22,15 @@ _port_option = click.option(
 )
 
 
-def _load() -> Config:
+def load_config() -> Config:
+    """Return the configuration of this machine."""
     from relayq import config
 
     return config.load()
 
 
-def _remark(line: str) -> None:
+def remark(line: str) -> None:
+    """Say a line beside the answer."""
     click.echo(f"relayq: {line}", err=True)
 
 
@@ -40,7 +41,7 @@ def up(port: int | None, as_json: bool) -> None:
     """Start this machine's worker and, if no broker is configured, a private one."""
     from relayq import embedded
 
-    config = _load()
+    config = load_config()
     if config.broker_url is not None:
         if port is not None:
             raise click.UsageError("--port is for a private broker, and another is configured")
@@ -49,20 +50,20 @@ def up(port: int | None, as_json: bool) -> None:
     else:
         facts = embedded.start_broker(config, port=port)
         broker, line = _broker_json(facts), _broker_line(facts)
-    _answer(f"broker  {line}", as_json)
+    answer(f"broker  {line}", as_json)
     if config.broker_url is None:
         embedded.ensure(config, say=lambda _: None)
     pid = embedded.start_worker(config)
     name, slots = config.worker.name, config.worker.max_concurrent
     worker = {"name": name, "pid": pid, "slots": slots}
-    _answer(
+    answer(
         f"worker  {name} (pid {pid}, {number_of(slots, 'slot')})",
         as_json,
         {"broker": broker, "worker": worker},
     )
 
 
-def _answer(line: str, as_json: bool, value: Mapping[str, Any] | None = None) -> None:
+def answer(line: str, as_json: bool, value: Mapping[str, Any] | None = None) -> None:
     """Print the line, or instead as JSON the value that it is a part of."""
     if not as_json:
         click.echo(line)
@@ -93,7 +94,7 @@ def down(kill: bool, wait: bool, yes: bool, as_json: bool) -> None:
 
     if kill and wait:
         raise click.UsageError("--kill and --wait exclude each other")
-    config = _load()
+    config = load_config()
     kill = kill or (yes and not wait)
     if not kill and not wait and (running := left.running_here(config)):
         kill = _ask_to_kill(running)
@@ -104,11 +105,11 @@ def down(kill: bool, wait: bool, yes: bool, as_json: bool) -> None:
             # Claimed since the look above, by a worker that was about to stop.
             embedded.start_worker(config)
             raise _jobs_run(running)
-        left.end(config, kill=kill, say=_remark)
+        left.end(config, kill=kill, say=remark)
     had_broker = config.broker_url is None and embedded.stop_broker(config)
     parts = [name for name, had in (("worker", had_worker), ("private broker", had_broker)) if had]
     line = f"stopped: {', '.join(parts)}" if parts else "nothing ran here"
-    _answer(line, as_json, {"stopped": parts})
+    answer(line, as_json, {"stopped": parts})
 
 
 def _ask_to_kill(running: Sequence[str]) -> bool:
@@ -138,53 +139,6 @@ def _jobs_run(running: Sequence[str]) -> RelayqError:
 
 
 @click.group()
-def worker() -> None:
-    """Start and stop this machine's worker."""
-
-
-@worker.command("start")
-def worker_start() -> None:
-    """Be this machine's worker, in the foreground, until told to stop."""
-    from relayq import worker as celery_worker
-
-    config = _load()
-    celery_worker.set_up_logging(config)
-    sys.exit(celery_worker.start(config))
-
-
-@worker.command("once")
-@json_option
-def worker_once(as_json: bool) -> None:
-    """Run what is queued for this machine until nothing is left."""
-    from relayq import worker as celery_worker
-
-    config = _load()
-    number = celery_worker.once(config, celery_worker.url_of(config))
-    if as_json:
-        _answer("", as_json, {"ran": number})
-    else:
-        _remark(f"ran {number_of(number, 'job')}")
-
-
-@worker.command("stop")
-@json_option
-def worker_stop(as_json: bool) -> None:
-    """Stop the worker; jobs that run go on, and the next worker takes them over."""
-    from relayq import embedded
-    from relayq.cli import left
-
-    config = _load()
-    if not embedded.stop_worker(config):
-        _answer("no worker ran here", as_json, {"stopped": [], "running": []})
-        return
-    running = left.running_here(config)
-    go_on = (
-        f"; {number_of(len(running), 'job')} left running (relayq up takes over)" if running else ""
-    )
-    _answer(f"stopped: worker{go_on}", as_json, {"stopped": ["worker"], "running": running})
-
-
-@click.group()
 def broker() -> None:
     """Start and stop a broker on this machine."""
 
@@ -197,11 +151,11 @@ def broker_start(listen: str | None, port: int | None, as_json: bool) -> None:
     """Start a broker in the background and say how other machines reach it."""
     from relayq import embedded, signing
 
-    config = _load()
+    config = load_config()
     facts = embedded.start_broker(config, listen=listen, port=port)
     signing.load_key(config.fleet_key_path)
     if as_json:
-        _answer("", as_json, {"broker": _broker_json(facts), "listen": listen})
+        answer("", as_json, {"broker": _broker_json(facts), "listen": listen})
         return
     click.echo(f"broker  {_broker_line(facts)}")
     if listen is None:
@@ -228,10 +182,10 @@ def broker_stop(as_json: bool) -> None:
     """Stop this machine's broker; its data stays."""
     from relayq import embedded
 
-    config = _load()
+    config = load_config()
     had_one = embedded.stop_broker(config)
     line = "stopped: broker" if had_one else "no broker ran here"
-    _answer(line, as_json, {"stopped": ["broker"] if had_one else []})
+    answer(line, as_json, {"stopped": ["broker"] if had_one else []})
 
 
 @click.command()

@@ -14,10 +14,25 @@ from relayq.embedded.broker import (
 )
 from relayq.embedded.processes import locked
 from relayq.embedded.server import find_redis_server
-from relayq.embedded.worker import launch_worker, start_worker, stop_worker, worker_pid
+from relayq.embedded.worker import (
+    DRAIN,
+    HAND_BACK,
+    LEAVE,
+    ask_to_stop,
+    asked_stop,
+    launch_worker,
+    start_worker,
+    stop_worker,
+    worker_pid,
+)
 
 __all__ = [
+    "DRAIN",
+    "HAND_BACK",
+    "LEAVE",
     "BrokerFacts",
+    "ask_to_stop",
+    "asked_stop",
     "broker_url",
     "ensure",
     "find_redis_server",

@@ -10,10 +10,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from relayq.config import Config
-from relayq.embedded.processes import detach, end_of, is_gone, is_held, locked, wait_for
+from relayq.embedded.processes import detach, end_of, is_gone, is_held, locked, wait_for, write
 from relayq.errors import RelayqError
 
 START_LIMIT = 20.0
+#: What becomes of the jobs when the worker stops.
+LEAVE, DRAIN, HAND_BACK = "leave", "drain", "hand_back"
 
 
 def worker_pid(config: Config) -> int | None:
@@ -41,14 +43,42 @@ def start_worker(config: Config) -> int:
 
 def stop_worker(config: Config, *, within: float = 20.0) -> bool:
     """Ask the worker to end and wait for that; return False when there was none."""
-    pid = worker_pid(config)
+    pid = ask_to_stop(config, LEAVE)
     if pid is None:
         return False
-    with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGTERM)
     if not wait_for(lambda: is_gone(pid), within):
         raise RelayqError(f"the worker (pid {pid}) didn't end in {within:g} s", hint=f"kill {pid}")
     return True
+
+
+def ask_to_stop(config: Config, how: str) -> int | None:
+    """Ask the worker to end and return its pid, None when there is none.
+
+    Its jobs go on under their shims (LEAVE), are waited for (DRAIN), or are ended and given back
+    to their queues (HAND_BACK). Asked again it leaves them, whatever was asked before.
+    """
+    pid = worker_pid(config)
+    if pid is None:
+        return None
+    write(_stop_file(config), how.encode())
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
+    return pid
+
+
+def asked_stop(config: Config) -> str:
+    """Return how the worker is to stop, once: who signals it without saying means LEAVE."""
+    path = _stop_file(config)
+    try:
+        how = path.read_text()
+        path.unlink()
+    except FileNotFoundError:
+        return LEAVE
+    return how if how in (DRAIN, HAND_BACK) else LEAVE
+
+
+def _stop_file(config: Config) -> Path:
+    return config.spool / "stop"
 
 
 def launch_worker(config: Config) -> int:

@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 #: An output up to this size travels with the outcome: one call less, and no need of this host.
 INLINE = 64 * 1024
+#: Why a process ended whose job goes back to its queue: its host is to stop.
+HAND_BACK = "hand_back"
 #: Lost attempts in a row after which a job is a dead letter.
 CRASH_LIMIT = 3
 #: How often the head of an output is brought to the broker.
@@ -64,6 +66,8 @@ def judge(attempt: Attempt, record: ExitRecord, signer: Signer) -> Verdict:
     """Return what the end of an attempt's process means."""
     if record.reason == "cancel":
         return Verdict(JobState.CANCELLED, Reason.USER)
+    if record.reason == HAND_BACK:
+        return Verdict(JobState.QUEUED, HAND_BACK)
     if record.reason == Reason.TIMEOUT:
         return Verdict(JobState.FAILED, Reason.TIMEOUT, error=record.error)
     if record.status == "unstarted":
@@ -108,6 +112,9 @@ class Delivery:
 
     def _finish(self, attempt: Attempt, verdict: Verdict, record: ExitRecord | None) -> None:
         token = attempt.token
+        if verdict.state is JobState.QUEUED:
+            self._give_back(attempt)
+            return
         verdict, delay = self._retried(attempt, verdict)
         outcome = self._outcome(attempt, verdict, record)
         if not outcome.is_whole:
@@ -127,6 +134,12 @@ class Delivery:
             self.lose(token)
         if attempt.directory.exists():
             attempts.mark_delivered(attempt.directory, keep=not outcome.is_whole)
+        attempt.settled.set()
+
+    def _give_back(self, attempt: Attempt) -> None:
+        word = self._store.leases.release(attempt.token, template=TEMPLATE)
+        log.info("gave %s back: %s", attempt.token.id, word, extra={"job": attempt.token.id})
+        attempts.mark_delivered(attempt.directory, keep=False)
         attempt.settled.set()
 
     def _outcome(self, attempt: Attempt, verdict: Verdict, record: ExitRecord | None) -> Outcome:

@@ -18,7 +18,7 @@ from relayq.dispatch import TEMPLATE
 from relayq.errors import BadSignature, BrokerUnavailable, RelayqError
 from relayq.host import attempts
 from relayq.host.attempts import ClaimNote
-from relayq.host.delivery import Attempt, Delivery, judge
+from relayq.host.delivery import HAND_BACK, Attempt, Delivery, judge
 from relayq.host.facts import job_environment
 from relayq.host.feed import INPUT
 from relayq.host.inputs import Inputs
@@ -71,6 +71,8 @@ class Runner:
         self.may_claim = threading.Event()
         #: Set when the worker stops: slot threads leave their jobs to the shims.
         self.leaving = threading.Event()
+        #: Set when the worker is to stop once its jobs are off it: nothing new is claimed.
+        self.draining = threading.Event()
         #: Called when there is an attempt to beat for.
         self.on_busy: Callable[[], None] = lambda: None
         #: Called when only a beat can tell where this worker stands.
@@ -90,6 +92,11 @@ class Runner:
         #: Set when idle slots should claim at once.
         self.eager = threading.Event()
 
+    @property
+    def is_closing(self) -> bool:
+        """Whether the worker takes nothing new any more."""
+        return self.leaving.is_set() or self.draining.is_set()
+
     def attempts(self) -> list[Attempt]:
         """Return the attempts that this worker answers for."""
         with self._lock:
@@ -106,7 +113,7 @@ class Runner:
 
     def pull(self) -> None:
         """Claim for every idle slot what no nudge brought, each in a thread of its own."""
-        while self.may_claim.is_set() and not self.leaving.is_set() and self.slots.take():
+        while self.may_claim.is_set() and not self.is_closing and self.slots.take():
             claimed = self._claim()
             if claimed is None:
                 self.slots.give_back()
@@ -132,7 +139,7 @@ class Runner:
         return attempt, claim
 
     def _ask(self, *, nudged: bool) -> Claim | None:
-        if not self.may_claim.is_set() or self.leaving.is_set():
+        if not self.may_claim.is_set() or self.is_closing:
             return None
         try:
             claim = self._store.leases.claim(
@@ -173,7 +180,7 @@ class Runner:
         if verdict is not None:
             self.delivery.deliver(attempt, verdict)
             return False
-        if self.leaving.is_set():
+        if self.is_closing:
             self._store.leases.release(token, template=TEMPLATE)
             self._discard(attempt)
             return False
@@ -288,6 +295,11 @@ class Runner:
         for attempt in self.attempts():
             if attempt.token.id == id:
                 self._kill(attempt, "cancel")
+
+    def hand_back(self) -> None:
+        """End what runs here and give it back to its queue, uncounted."""
+        for attempt in self.attempts():
+            self._kill(attempt, HAND_BACK)
 
     def drop(self, attempt: Attempt) -> None:
         """End an attempt whose lease moved on: nothing more is written for it."""
