@@ -1,6 +1,7 @@
 """What the worker keeps of an attempt on its disk, above what the shim needs.
 
-In the shim's `command.json` it adds the claim (the signed spec and the count of failures before);
+In the shim's `command.json` it adds the claim (the signed spec and the counts of failures and
+losses before);
 `delivered` says that the broker has the outcome: then the directory only waits for somebody who
 wants the whole output.
 """
@@ -31,7 +32,7 @@ def token_of(directory: Path) -> Token | None:
     """Return the token that a directory's name holds, None for another directory."""
     id, _, rest = directory.name.partition(".")
     attempt, _, uid = rest.partition(".")
-    return Token(id, int(attempt), uid) if id and uid and attempt.isdigit() else None
+    return Token(id, int(attempt), uid) if id and uid and attempt.isdecimal() else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,17 +41,19 @@ class ClaimNote:
 
     signed: bytes
     failures: int
+    losses: int
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as `command.json` holds it."""
-        return {"signed": self.signed.decode(), "failures": self.failures}
+        signed = self.signed.decode()
+        return {"signed": signed, "failures": self.failures, "losses": self.losses}
 
     @classmethod
     def read(cls, directory: Path) -> ClaimNote | None:
         """Return it, None when the attempt never was prepared."""
         try:
             note = json.loads((directory / "command.json").read_text())["claim"]
-            return cls(note["signed"].encode(), int(note["failures"]))
+            return cls(note["signed"].encode(), int(note["failures"]), int(note.get("losses", 0)))
         except (OSError, ValueError, KeyError):
             return None
 

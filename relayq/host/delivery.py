@@ -9,10 +9,12 @@ from __future__ import annotations
 import logging
 import random
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from relayq import clock
+from relayq.config import Config
 from relayq.dispatch import TEMPLATE
 from relayq.errors import BrokerUnavailable
 from relayq.host import attempts
@@ -20,7 +22,7 @@ from relayq.host.attempts import ClaimNote
 from relayq.host.process import ExitRecord, Shim
 from relayq.kinds import Ended, Verdict, find
 from relayq.model.jobs import JobState, Outcome, Reason, Token
-from relayq.model.retries import RetryPolicy
+from relayq.model.retries import RetryPolicy, decide, delay_after_fault
 from relayq.signing import Signer
 from relayq.store import Store
 
@@ -30,8 +32,6 @@ log = logging.getLogger(__name__)
 INLINE = 64 * 1024
 #: Why a process ended whose job goes back to its queue: its host is to stop.
 HAND_BACK = "hand_back"
-#: Lost attempts in a row after which a job is a dead letter.
-CRASH_LIMIT = 3
 #: How often the head of an output is brought to the broker.
 _HEAD_EVERY = 1.0
 _UNKNOWN_KEY_DELAY = 60.0
@@ -71,21 +71,42 @@ def judge(attempt: Attempt, record: ExitRecord, signer: Signer) -> Verdict:
     if record.reason == Reason.TIMEOUT:
         return Verdict(JobState.FAILED, Reason.TIMEOUT, error=record.error)
     if record.status == "unstarted":
-        return Verdict(JobState.FAILED, Reason.SPAWN, error=record.error)
+        reason = Reason.HOST if record.reason == Reason.HOST else Reason.SPAWN
+        return Verdict(JobState.FAILED, reason, error=record.error)
     spec = signer.check_spec(attempt.note.signed, id=attempt.token.id)
     return find(spec.kind).kind.interpret(
         Ended(record.code, record.signal, record.reason, record.error)
     )
 
 
-class Delivery:
-    """Brings outcomes and logs to the broker; `on_settled` learns of each that is done."""
+class Further(NamedTuple):
+    """Whether another attempt follows: the delay until then, and the count that this one adds to.
 
-    def __init__(self, store: Store, signer: Signer, *, host: str, max_log: int) -> None:
+    Without a delay this was the last one.
+    """
+
+    delay: float | None = None
+    counts: str = ""
+
+
+class Delivery:
+    """Brings outcomes and logs of this host's attempts to the broker."""
+
+    def __init__(self, store: Store, signer: Signer, host: str, config: Config) -> None:
         self._store = store
         self._signer = signer
         self._host = host
-        self._room = max_log // 2
+        self._room = config.defaults.max_log // 2
+        self._crash_limit = config.retry.crash_limit
+        #: Until when, on the boot clock, this host takes no job because it couldn't start the last.
+        self.wary_until = 0.0
+        self._faults = 0
+        self._after_fault = RetryPolicy(
+            first_delay=config.retry.base,
+            longest_delay=config.retry.cap,
+            factor=config.retry.factor,
+            is_jittered=config.retry.jitter,
+        )
         self._waiting: list[tuple[Attempt, Verdict, ExitRecord | None]] = []
         self._lock = threading.Lock()
 
@@ -107,7 +128,7 @@ class Delivery:
 
     def lose(self, token: Token) -> None:
         """Report that nothing is left of an attempt which has no outcome."""
-        word = self._store.leases.lose(token, template=TEMPLATE, crash_limit=CRASH_LIMIT)
+        word = self._store.leases.lose(token, template=TEMPLATE, crash_limit=self._crash_limit)
         log.warning("nothing is left of %s: it is %s", token.id, word, extra={"job": token.id})
 
     def _finish(self, attempt: Attempt, verdict: Verdict, record: ExitRecord | None) -> None:
@@ -115,7 +136,9 @@ class Delivery:
         if verdict.state is JobState.QUEUED:
             self._give_back(attempt)
             return
-        verdict, delay = self._retried(attempt, verdict)
+        further = self._further(attempt, verdict, record)
+        if further.delay is not None:
+            verdict = replace(verdict, state=JobState.SCHEDULED)
         outcome = self._outcome(attempt, verdict, record)
         if not outcome.is_whole:
             self._send_rest(attempt)
@@ -127,7 +150,8 @@ class Delivery:
             signal=outcome.signal,
             outcome=self._signer.sign_outcome(outcome),
             template=TEMPLATE,
-            delay=delay,
+            delay=further.delay,
+            counts=further.counts,
         )
         log.info("%s is %s", token.id, word, extra={"job": token.id, "attempt": token.attempt})
         if word == "stale":
@@ -162,19 +186,42 @@ class Delivery:
             run_time=record.run_time if record else 0.0,
         )
 
-    def _retried(self, attempt: Attempt, verdict: Verdict) -> tuple[Verdict, float | None]:
-        """Return the verdict after the retry policy, and the delay until the retry."""
+    def _further(self, attempt: Attempt, verdict: Verdict, record: ExitRecord | None) -> Further:
+        """Say whether another attempt follows, by the cause of this one's end."""
+        if record is not None and record.started_at is not None:
+            self._faults = 0
         if verdict.state is JobState.SCHEDULED:
-            return verdict, _UNKNOWN_KEY_DELAY
-        is_own_end = verdict.reason in (Reason.EXIT, Reason.SIGNAL)
-        if verdict.state is not JobState.FAILED or not is_own_end:
-            return verdict, None
+            return Further(_UNKNOWN_KEY_DELAY)
+        is_moot = verdict.reason == Reason.REFUSED or self._has_read_input(attempt)
+        if verdict.state is not JobState.FAILED or is_moot:
+            return Further()
+        if verdict.reason == Reason.HOST:
+            return self._further_after_fault(attempt)
         spec = self._signer.check_spec(attempt.note.signed, id=attempt.token.id)
-        policy = RetryPolicy(retries=spec.retries)
-        delay = policy.delay_after(attempt.note.failures + 1, jitter=random.random())
-        if delay is None:
-            return verdict, None
-        return Verdict(JobState.SCHEDULED, verdict.reason, error=verdict.error), delay
+        exit_code = record.code if record else None
+        failures = attempt.note.failures + 1
+        delay = decide(
+            RetryPolicy.of(spec), verdict.reason, exit_code, failures, jitter=random.random()
+        )
+        return Further() if delay is None else Further(delay, "failures")
+
+    def _further_after_fault(self, attempt: Attempt) -> Further:
+        # Else a host with a full disk takes every job of the fleet, and fails it.
+        self._faults += 1
+        rest = self._after_fault.delay(self._faults, jitter=random.random())
+        self.wary_until = clock.boottime() + rest
+        delay = delay_after_fault(
+            self._after_fault,
+            attempt.note.losses + 1,
+            crash_limit=self._crash_limit,
+            jitter=random.random(),
+        )
+        return Further(delay, "losses")
+
+    def _has_read_input(self, attempt: Attempt) -> bool:
+        """Whether an input is gone that no further attempt could have."""
+        is_fed = attempts.is_fed(attempt.directory)
+        return is_fed and self._store.inputs.taken(attempt.token.id) > 0
 
     def send_head(self, attempt: Attempt) -> None:
         """Bring the head of the output to the broker, for when this host can't be asked."""

@@ -17,6 +17,7 @@ from dataclasses import replace
 
 from relayq import clock
 from relayq.errors import BrokerUnavailable
+from relayq.host.delivery import Attempt
 from relayq.host.facts import current_load, static_facts
 from relayq.host.process import Permit
 from relayq.host.runner import Runner
@@ -25,6 +26,8 @@ from relayq.version import __version__
 
 log = logging.getLogger(__name__)
 
+#: How long, in seconds, the control list is waited for in one call; less than a call's patience.
+_LISTEN = 5.0
 _AGAIN = 1.0
 
 
@@ -62,8 +65,9 @@ class Heartbeat:
             except Exception:
                 log.exception("a beat failed")
                 is_answered = False
+            self._runner.rouse()
             wait = self._lease.beat if self._runner.attempts() else self._lease.idle_beat
-            self._wake.wait(wait if is_answered else _AGAIN)
+            self._wake.wait(wait if is_answered else min(_AGAIN, self._lease.extend / 8))
             self._wake.clear()
 
     def stop_waiting(self) -> None:
@@ -82,22 +86,27 @@ class Heartbeat:
                 self._runner.who,
                 [(attempt.token, attempt.phase) for attempt in named],
                 lease=self._lease.length,
-                facts=json.dumps({**self._facts, "load": current_load()}),
+                facts=json.dumps(
+                    {**self._facts, "load": current_load(), "clock": round(clock.now(), 3)}
+                ),
             )
             if word != "ok":
                 self._registered = False
                 raise BrokerUnavailable(f"the broker says that this host is {word}")
             for attempt, answer in zip(named, words, strict=True):
-                if answer == "stale" and not attempt.settled.is_set():
-                    self._runner.drop(attempt)
-                elif answer == "cancel":
-                    self._runner.cancel(attempt.token.id)
+                self._obey(attempt, answer)
             self._permit.extend_to(sent + self._lease.permit)
             self._after_answer()
         except BrokerUnavailable as error:
             self._unanswered(error)
             return False
         return True
+
+    def _obey(self, attempt: Attempt, answer: str) -> None:
+        if answer == "stale" and not attempt.settled.is_set():
+            self._runner.drop(attempt)
+        elif answer == "cancel":
+            self._runner.cancel(attempt.token.id)
 
     def _register(self) -> None:
         if not self._followed:
@@ -153,12 +162,16 @@ class Heartbeat:
     def park(self) -> None:
         """Lengthen leases and permit for a planned stop; without an answer, neither."""
         sent = clock.boottime()
-        tokens = [a.token for a in self._runner.attempts() if not a.is_stale]
+        named = [attempt for attempt in self._runner.attempts() if not attempt.is_stale]
         try:
-            word = self._store.leases.park(self._runner.who, tokens, duration=self._lease.park)
+            word, words = self._store.leases.park(
+                self._runner.who, [a.token for a in named], duration=self._lease.park
+            )
         except BrokerUnavailable as error:
             log.warning("can't park the leases: %s", error)
             return
+        for attempt, answer in zip(named, words, strict=False):
+            self._obey(attempt, answer)
         if word == "ok" and self._followed:
             self._permit.extend_to(sent + self._lease.park - self._lease.beat)
 
@@ -214,7 +227,9 @@ class Duties:
             leaving.wait(interval * (0.75 + random.random() / 2))
 
     def _listen(self) -> None:
-        message = self._store.hosts.listen(self._runner.who.host, patience=5)
+        message = self._store.hosts.listen(
+            self._runner.who.host, patience=min(_LISTEN, self._lease.extend / 3)
+        )
         if message is None:
             return
         match message:

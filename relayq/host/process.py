@@ -1,4 +1,4 @@
-"""The worker's side of its shims: it has them forked, follows them, and tells them to stop.
+"""The worker's side of its shims: it has them started, follows them, and tells them to stop.
 
 A shim is followed by its lock alone, whether this worker or an earlier one had it forked, so that
 adopting a running job is the ordinary path.
@@ -26,6 +26,7 @@ from relayq import clock
 from relayq.errors import RelayqError
 from relayq.host import spool as files
 from relayq.host import tree
+from relayq.host.followers import Followers
 
 # Longer than the fork server's own patience with a shim.
 _PATIENCE = 15.0
@@ -33,6 +34,7 @@ _SWEEP_PATIENCE = 10.0
 _PACKAGE_ROOT = str(Path(__file__).resolve().parents[2])
 
 _writing = threading.Lock()
+_followers = Followers()
 
 
 class SpawnFailed(RelayqError):
@@ -228,7 +230,7 @@ def _refuse(path: str, error: str) -> int:
             if not files.is_closed(path):
                 reserved = files.reserve(path)
                 try:
-                    files.settle(path, reserved, files.unstarted("spawn", error))
+                    files.settle(path, reserved, files.unstarted("host", error))
                 finally:
                     os.close(reserved)
         finally:
@@ -246,16 +248,15 @@ class Shim:
         self._path = os.path.abspath(directory)
         self._ended = threading.Event()
         self._following = threading.Lock()
-        self._follower: threading.Thread | None = None
+        self._is_followed = False
 
     @property
     def ended(self) -> threading.Event:
         """Set once the shim is gone."""
         with self._following:
-            if self._follower is None:
-                name = f"follow {self.directory.name}"
-                self._follower = threading.Thread(target=self._follow, name=name, daemon=True)
-                self._follower.start()
+            if not self._is_followed:
+                self._is_followed = True
+                _followers.follow(self._follow)
         return self._ended
 
     def is_alive(self) -> bool:
@@ -284,12 +285,13 @@ class Shim:
         self._tell({"op": "kill", "reason": reason, "grace": grace})
 
     def look(self) -> None:
-        """Have the shim look at once at what the worker wrote for it."""
+        """Have the shim look at once at what the worker wrote for it, also one that was stopped."""
         pid = files.holder(self._path)
         # Only to a holder of the lock: the pid may belong to somebody else by now.
         if pid is not None and self.is_alive():
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGUSR1)
+                os.kill(pid, signal.SIGCONT)
 
     def resize(self, rows: int, columns: int) -> None:
         """Tell the job how large its terminal is."""
@@ -333,10 +335,13 @@ def _build(kind: type[_Facts], facts: files.Facts) -> _Facts:
 
 def make_attempt_directory(spool: Path, name: str, command: Mapping[str, Any]) -> Path:
     """Make the directory of an attempt, ready for `ForkServer.spawn`."""
-    spool.mkdir(mode=0o700, parents=True, exist_ok=True)
     directory = spool / name
-    directory.mkdir(mode=0o700)
-    files.replace(str(directory / files.COMMAND), dict(command))
+    try:
+        os.mkdir(directory, 0o700)
+    except FileNotFoundError:
+        spool.mkdir(mode=0o700, parents=True, exist_ok=True)
+        directory.mkdir(mode=0o700)
+    files.write_new(os.path.join(directory, files.COMMAND), dict(command))
     return directory
 
 
@@ -355,6 +360,11 @@ def sweep(directory: Path) -> None:
     when something can't be killed.
     """
     path = os.path.abspath(directory)
+    if not os.path.exists(path):
+        # Somebody deleted it; nothing can be kept from there, but something may be left.
+        if tree.IS_LINUX:
+            _kill_left_over(directory)
+        return
     lock = files.take_lock(path)
     if lock is None:
         return
@@ -373,7 +383,9 @@ def _kill_left_over(directory: Path) -> None:
     facts = shim.run_facts()
     if facts is not None and facts.boot != clock.boot_id():
         return
-    environment = (files.load(str(directory / files.COMMAND)) or {}).get("env") or {}
+    id, number, *_ = directory.name.split(".")
+    command = files.load(str(directory / files.COMMAND)) or {}
+    environment = command.get("env") or {"RELAYQ_JOB_ID": id, "RELAYQ_ATTEMPT": number}
     tags = {
         f"{name}={environment[name]}".encode("utf-8", "surrogateescape")
         for name in ("RELAYQ_JOB_ID", "RELAYQ_ATTEMPT")

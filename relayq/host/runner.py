@@ -13,9 +13,10 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from relayq import clock
 from relayq.config import Config
 from relayq.dispatch import TEMPLATE
-from relayq.errors import BadSignature, BrokerUnavailable, RelayqError
+from relayq.errors import BadSignature, BrokerFull, BrokerUnavailable, RelayqError
 from relayq.host import attempts
 from relayq.host.attempts import ClaimNote
 from relayq.host.delivery import HAND_BACK, Attempt, Delivery, judge
@@ -43,7 +44,7 @@ _LOOK = 0.1
 
 def _no_room(error: OSError) -> Verdict:
     said = f"its host can't write its files: {error.strerror or error}"
-    return Verdict(JobState.FAILED, Reason.SPAWN, error=said)
+    return Verdict(JobState.FAILED, Reason.HOST, error=said)
 
 
 def _always(patience: float) -> bool:
@@ -77,7 +78,7 @@ class Runner:
         self.on_busy: Callable[[], None] = lambda: None
         #: Called when only a beat can tell where this worker stands.
         self.on_doubt: Callable[[], None] = lambda: None
-        self.delivery = Delivery(store, signer, host=who.host, max_log=config.defaults.max_log)
+        self.delivery = Delivery(store, signer, who.host, config)
         self._replies = Replies(store)
         self._inputs = Inputs(store)
         self._store = store
@@ -133,13 +134,16 @@ class Runner:
             if claim is None:
                 return None
             directory = self.config.spool / attempts.directory_name(claim.token)
-            attempt = Attempt(claim.token, ClaimNote(claim.signed, claim.failures), directory)
+            note = ClaimNote(claim.signed, claim.failures, claim.losses)
+            attempt = Attempt(claim.token, note, directory)
             with self._lock:
                 self._attempts[claim.token] = attempt
         return attempt, claim
 
     def _ask(self, *, nudged: bool) -> Claim | None:
         if not self.may_claim.is_set() or self.is_closing:
+            return None
+        if clock.boottime() < self.delivery.wary_until:
             return None
         try:
             claim = self._store.leases.claim(
@@ -149,6 +153,10 @@ class Runner:
                 lease=self.config.lease.length,
                 nudged=nudged,
             )
+        except BrokerFull as error:
+            # An answer, and no doubt: a beat now, and a claim after it, would go round and round.
+            log.warning("can't claim: %s", error)
+            return None
         except BrokerUnavailable as error:
             log.warning("can't claim: %s", error)
             claim = "unanswered"
@@ -290,6 +298,16 @@ class Runner:
             attempt.shim.wait(None)
         attempt.settled.set()
 
+    def rouse(self) -> None:
+        """Have every shim look at what was written for it.
+
+        One that somebody stopped would neither freeze its job, when the permit has run out, nor
+        end it, when its time has.
+        """
+        for attempt in self.attempts():
+            if attempt.shim is not None:
+                attempt.shim.look()
+
     def cancel(self, id: str) -> None:
         """End the process tree of a job that was cancelled."""
         for attempt in self.attempts():
@@ -323,6 +341,8 @@ class Runner:
         live: bool = True,
     ) -> None:
         """Send a job's output to a follower: what is here and, if `live`, what is to come."""
+        with self.claiming:
+            pass  # the claim that this request came after is known from here on
         kept, has_ended = attempts.find(self.config.spool, id, number), _always
         for attempt in self.attempts():
             if live and attempt.token.id == id and number in (None, attempt.token.attempt):

@@ -1,26 +1,31 @@
 """The process above each job: its session, its output on disk, its exit status, its end.
 
-A shim is forked by the fork server, needs neither it nor the worker afterwards, and is alive
-exactly while it holds its lock. It obeys two files: the worker's permit, without which nothing
+A shim is forked by the fork server, needs neither it nor the worker afterwards, and holds its
+attempt's lock exactly as long as it attends to it. Then it may be given another attempt, never two
+at once. It obeys two files: the worker's permit, without which nothing
 starts or runs on, and the attempt's control file. Standard library only, one thread.
 """
 
 from __future__ import annotations
 
+import json
 import os
-import selectors
+import select
 import signal
 from contextlib import suppress
 from enum import Enum, auto
-from time import monotonic  # stands still while the machine sleeps, as a time limit should
+from time import monotonic
 
 from relayq import clock
 from relayq.host import leader, spool, tree
+from relayq.host.bounds import RunClock, Wishes
 from relayq.host.feed import Feed
 from relayq.host.spool import Facts
-from relayq.model.output import MAX_FRAME, STDERR, STDOUT, frame
+from relayq.host.written import Output
+from relayq.model.output import MAX_FRAME, STDERR, STDOUT
 
-READY = "ok"
+READY = b"ok"
+IDLE = b"idle"
 
 # Handled, by doing nothing, in the fork server and its shims. Who ends a session (TERM, INT, HUP,
 # QUIT) doesn't mean the jobs; CHLD and USR1 only have to arrive; a full disk or a closed pipe is
@@ -49,9 +54,53 @@ class Phase(Enum):
     OVER = auto()
 
 
-def main(directory: str, ready: int, boot: str) -> None:
-    """Be the shim of the attempt in `directory`; tell through the pipe `ready` when it is."""
-    _detach(ready)
+def main(orders: int, reports: int, boot: str) -> None:
+    """Be the shim of the attempt whose directory comes through `orders`, then of the next.
+
+    Tells through `reports` when it is READY, or what is wrong, and when it is IDLE.
+    """
+    wake = _detach(orders, reports)
+    while (order := os.read(orders, 65_536)).endswith(b"\n"):
+        _attend(json.loads(order), reports, wake, boot)
+        # Before the lock is free: who waits for that may ask for the next attempt at once.
+        _tell(reports, IDLE)
+        _close_all_but(orders, reports, *wake)
+
+
+def _detach(orders: int, reports: int) -> tuple[int, int]:
+    """Leave the fork server: its session and its descriptors; return the pipe of the signals."""
+    signal.set_wakeup_fd(-1)
+    # Above all its socket: while anybody holds that, the worker can't see that the server died.
+    _close_all_but(orders, reports)
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(nothing, fd)
+    os.close(nothing)
+    os.setsid()
+    os.umask(0o077)
+    tree.adopt_orphans()
+    wake = os.pipe()
+    for fd in wake:
+        os.set_blocking(fd, False)
+    signal.set_wakeup_fd(wake[1], warn_on_full_buffer=False)
+    return wake
+
+
+def _close_all_but(*kept: int) -> None:
+    first = 3
+    for fd in sorted(kept):
+        os.closerange(first, fd)
+        first = fd + 1
+    os.closerange(first, _MOST_DESCRIPTORS)
+
+
+def _tell(reports: int, word: bytes) -> None:
+    with suppress(OSError):  # the fork server has died, and isn't needed
+        os.write(reports, word + b"\n")
+
+
+def _attend(directory: str, reports: int, wake: tuple[int, int], boot: str) -> None:
+    """Take the attempt's lock, say so, and take the attempt to its end."""
     lock = None
     try:
         lock = spool.take_lock(directory)
@@ -65,16 +114,17 @@ def main(directory: str, ready: int, boot: str) -> None:
         with suppress(OSError):
             spool.write_holder(lock)
         reserved = spool.reserve(directory)
-        output = Output(os.path.join(directory, spool.OUTPUT))
+        output = Output(os.path.join(directory, spool.OUTPUT), command.get("max_output"))
     except OSError as error:
         if lock is not None:
             os.close(lock)  # before it is told: a held lock would say that the attempt goes on
-        os.write(ready, str(error).encode("utf-8", "replace")[:1024])
+        _tell(reports, str(error).encode("utf-8", "replace").replace(b"\n", b" ")[:1024])
         return
-    os.write(ready, READY.encode())
-    os.close(ready)
+    _tell(reports, READY)
     try:
-        attempt = Attempt(directory, command, output, reserved=reserved, boot=boot)
+        attempt = Attempt(
+            directory, command, output, reserved=reserved, lock=lock, boot=boot, wake=wake[0]
+        )
         _settle(directory, reserved, attempt.run())
     except BaseException:
         import traceback  # half a megabyte, hopefully for nothing
@@ -82,22 +132,6 @@ def main(directory: str, ready: int, boot: str) -> None:
         with suppress(OSError), open(os.path.join(directory, "shim.error"), "w") as file:
             traceback.print_exc(file=file)
         raise  # the fork server ends what is left
-    os.close(lock)  # a millisecond sooner than by dying
-
-
-def _detach(ready: int) -> None:
-    """Leave the fork server: its session and every descriptor but `ready`."""
-    signal.set_wakeup_fd(-1)
-    # Above all its socket: while anybody holds that, the worker can't see that the server died.
-    os.closerange(3, ready)
-    os.closerange(ready + 1, _MOST_DESCRIPTORS)
-    nothing = os.open(os.devnull, os.O_RDWR)
-    for fd in (0, 1, 2):
-        os.dup2(nothing, fd)
-    os.close(nothing)
-    os.setsid()
-    os.umask(0o077)
-    tree.adopt_orphans()
 
 
 def _settle(directory: str, reserved: int, record: Facts) -> None:
@@ -105,6 +139,8 @@ def _settle(directory: str, reserved: int, record: Facts) -> None:
     for _ in range(60):
         try:
             spool.settle(directory, reserved, record)
+        except FileNotFoundError:
+            return  # the directory was deleted: there is nobody to tell
         except OSError:
             clock.sleep(1.0)
         else:
@@ -112,92 +148,25 @@ def _settle(directory: str, reserved: int, record: Facts) -> None:
     spool.settle(directory, reserved, record)
 
 
-class Output:
-    """The job's output on disk, whole frames only."""
-
-    def __init__(self, path: str) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-        self._fd = os.open(path, flags, 0o600)
-        self._is_torn = False
-        self.size = 0
-        self.dropped = 0
-
-    def append(self, channel: int, data: bytes) -> None:
-        """Append a frame; drop and count it when the disk has no room."""
-        try:
-            if self._is_torn:
-                os.ftruncate(self._fd, self.size)
-            self._is_torn = True
-            raw = frame(channel, clock.now(), data)
-            spool.write_all(self._fd, raw)
-        except OSError:
-            self.dropped += len(data)
-            with suppress(OSError):
-                os.ftruncate(self._fd, self.size)
-                self._is_torn = False
-        else:
-            self._is_torn = False
-            self.size += len(raw)
-
-
-class Wishes:
-    """What the worker wants: its permit and the attempt's control file, as last read."""
-
-    def __init__(self, directory: str, permit: str, boot: str) -> None:
-        self._control = os.path.join(directory, spool.CONTROL)
-        self._permit = permit
-        self._boot = boot
-        self._deadline = 0.0
-        self._is_paused = False
-        self.kill: str | None = None
-        self.grace: float | None = None
-
-    def read(self) -> None:
-        """Read both files."""
-        permit = spool.load(self._permit) or {}
-        is_ours = permit.get("boot") == self._boot
-        self._deadline = float(permit.get("deadline") or 0.0) if is_ours else 0.0
-        control = spool.load(self._control) or {}
-        self._is_paused = control.get("op") == "freeze"
-        if control.get("op") == "kill":
-            self.kill = str(control.get("reason") or "cancel")
-            self.grace = control.get("grace")
-
-    def permitted(self) -> float:
-        """Return for how many seconds from now the job may run, 0 when it may not."""
-        return 0.0 if self._is_paused else max(0.0, self._deadline - clock.boottime())
-
-
-class RunClock:
-    """The run time that a time limit counts: without the time spent frozen."""
-
-    def __init__(self) -> None:
-        self._before = 0.0
-        self._since: float | None = None
-
-    def start(self) -> None:
-        """Go, or go on."""
-        self._since = monotonic() if self._since is None else self._since
-
-    def stop(self) -> None:
-        """Stand still."""
-        self._before, self._since = self.read(), None
-
-    def read(self) -> float:
-        """Return the seconds counted so far."""
-        return self._before + (0.0 if self._since is None else monotonic() - self._since)
-
-
 class Attempt:
     """One attempt, from its permit to its exit record."""
 
     def __init__(
-        self, directory: str, command: Facts, output: Output, *, reserved: int, boot: str
+        self,
+        directory: str,
+        command: Facts,
+        output: Output,
+        *,
+        reserved: int,
+        lock: int,
+        boot: str,
+        wake: int,
     ) -> None:
         self._directory = directory
         self._command = command
         self._output = output
         self._reserved = reserved
+        self._lock = lock
         self._boot = boot
         self._wishes = Wishes(directory, command["permit"], boot)
         self._tree = tree.Tree()
@@ -215,8 +184,14 @@ class Attempt:
         self._reason: str | None = None
         self._error: str | None = None
         self._started_at = 0.0
-        self._selector = selectors.PollSelector()
-        self._wake = self._open_wake()
+        self._failure: leader.Failure | None = None
+        self._limits = Limits(os.path.basename(directory), command.get("limits"))
+        self._is_synced = False
+        self._wake = wake
+        self._channels: dict[int, int] = {}  # the leader's open outputs
+        self._waits_for_room = False
+        self._events = select.poll()
+        self._events.register(wake, select.POLLIN)
 
     def run(self) -> Facts:
         """Take the attempt to its end and return its exit record."""
@@ -226,38 +201,26 @@ class Attempt:
             if self._phase is Phase.OVER:
                 break
             self._poll()
-        if self._leader is None:
-            return spool.unstarted(self._reason or "spawn", self._error)
         if self._feed is not None:
-            if self._feed.fd in self._selector.get_map():
-                self._selector.unregister(self._feed.fd)
             self._feed.close()
         self._drain()
-        return self._record(self._leader)
-
-    def _open_wake(self) -> int:
-        reader, writer = os.pipe()
-        os.set_blocking(reader, False)
-        os.set_blocking(writer, False)
-        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-        self._selector.register(reader, selectors.EVENT_READ)
-        return reader
+        return self._record()
 
     # What happened
 
     def _poll(self) -> None:
         """Sleep until something happens or is due, then take it in."""
-        for key, _ in self._selector.select(self._patience()):
-            if key.fd == self._wake:
-                numbers = os.read(self._wake, 4096)
+        for fd, _ in self._events.poll(int(self._patience() * 1000) + 1):
+            if fd == self._wake:
+                numbers = os.read(fd, 4096)
                 if signal.SIGCHLD in numbers:
                     self._reap()
                 if signal.SIGUSR1 in numbers:
                     self._look()
-            elif self._feed is not None and key.fd == self._feed.fd:
-                self._pump()
+            elif fd in self._channels:
+                self._read(fd)
             else:
-                self._read(key.fd, key.data)
+                self._pump()
         if monotonic() >= self._next_look or self._is_out_of_permit():
             self._look()
 
@@ -280,6 +243,9 @@ class Attempt:
     def _look(self) -> None:
         """Read what the worker wants."""
         self._wishes.read()
+        if os.fstat(self._lock).st_nlink == 0:
+            # Somebody deleted the directory: nobody can say anything here again.
+            self._wishes.kill = self._wishes.kill or "deleted"
         self._next_look = monotonic() + float(self._command["check"])
         if not tree.IS_LINUX:
             self._next_look = min(self._next_look, monotonic() + _WATCH)
@@ -288,6 +254,11 @@ class Attempt:
         if self._is_frozen:
             self._tree.freeze()  # somebody else's SIGCONT gives no permit
         self._pump()
+        if self._leader is not None and not self._is_synced:
+            # Not for a short job, whose record is synced right after.
+            self._is_synced = True
+            with suppress(OSError):
+                os.fsync(self._reserved)
         if self._leader is not None and self._command.get("tty"):
             size = spool.load(os.path.join(self._directory, spool.SIZE))
             if size is not None and size != self._size:
@@ -300,13 +271,13 @@ class Attempt:
         feed = self._feed
         if feed is None or not feed.is_open:
             return
-        waits = feed.fd in self._selector.get_map()
         # A full pipe wakes the loop when there is room; else the worker's signal or the next look.
-        if feed.pump():
-            if not waits:
-                self._selector.register(feed.fd, selectors.EVENT_WRITE)
-        elif waits:
-            self._selector.unregister(feed.fd)
+        waits, fd = feed.pump(), feed.fd
+        if waits and not self._waits_for_room:
+            self._events.register(fd, select.POLLOUT)
+        elif self._waits_for_room and not waits:
+            self._events.unregister(fd)
+        self._waits_for_room = waits
 
     def _reap(self) -> None:
         """Take the ended children, the leader's status among them."""
@@ -321,7 +292,7 @@ class Attempt:
         except ChildProcessError:
             self._is_childless = True
 
-    def _read(self, fd: int, channel: int) -> bool:
+    def _read(self, fd: int) -> bool:
         """Take one piece of output; False when there is none now."""
         try:
             data = os.read(fd, MAX_FRAME)
@@ -330,9 +301,10 @@ class Attempt:
         except OSError:  # a terminal that its last program has left
             data = b""
         if data:
-            self._output.append(channel, data)
+            self._output.append(self._channels[fd], data)
         else:
-            self._selector.unregister(fd)
+            self._events.unregister(fd)
+            del self._channels[fd]
             os.close(fd)
         return bool(data)
 
@@ -341,11 +313,10 @@ class Attempt:
 
         Bounded: somebody outside the tree may have opened one and may write to it for ever.
         """
-        for key in list(self._selector.get_map().values()):
-            if key.fd != self._wake:
-                for _ in range(1024):
-                    if not self._read(int(key.fd), key.data):
-                        break
+        for fd in list(self._channels):
+            for _ in range(1024):
+                if not self._read(fd):
+                    break
 
     # What follows
 
@@ -370,34 +341,41 @@ class Attempt:
             except OSError as error:
                 self._error = f"can't start a process: {os.strerror(error.errno or 0).lower()}"
                 self._phase = Phase.OVER
+                if self._leader is None:
+                    self._reason = "host"
+                else:  # its input can't be read
+                    self._end("spawn", 0.0)
 
     def _start(self) -> None:
         self._started_at = clock.now()
-        self._leader = leader.start(self._command)
-        self._tree.group = self._leader.pid
+        started = leader.start(self._command, self._limits.place())
+        if isinstance(started, leader.Failure):
+            self._failure, self._phase = started, Phase.OVER
+            return
+        self._leader = started
+        self._tree.group = started.pid
         self._is_childless = False
         self._phase = Phase.RUNNING
         self._clock.start()
-        for fd, channel in ((self._leader.stdout, STDOUT), (self._leader.stderr, STDERR)):
+        for fd, channel in ((started.stdout, STDOUT), (started.stderr, STDERR)):
             if fd is not None:
                 os.set_blocking(fd, False)
-                self._selector.register(fd, selectors.EVENT_READ, channel)
-        if self._leader.stdin is not None:
-            self._feed = Feed(self._directory, self._leader.stdin)
+                self._events.register(fd, select.POLLIN)
+                self._channels[fd] = channel
+        if started.stdin is not None:
+            self._feed = Feed(self._directory, started.stdin)
             self._pump()
-        shown = tree.process(self._leader.pid)
+        shown = tree.process(started.pid)
         facts = {
             "shim": os.getpid(),
-            "leader": self._leader.pid,
+            "leader": started.pid,
             "leader_started": shown.started if shown else None,
-            "pgid": self._leader.pid,
+            "pgid": started.pid,
             "boot": self._boot,
             "started_at": self._started_at,
         }
         with suppress(OSError):  # a full disk: without it a sweep has only the environment
-            spool.replace(os.path.join(self._directory, spool.RUN), facts)
-        with suppress(OSError):
-            os.fsync(self._reserved)  # here it costs nothing: the command is being loaded
+            spool.write_new(os.path.join(self._directory, spool.RUN), facts)
 
     def _supervise(self) -> None:
         """See to a running leader: its end, its owner's wish, its time limit, its permit."""
@@ -409,6 +387,8 @@ class Attempt:
             self._end(self._wishes.kill, self._grace())
         elif timeout is not None and self._clock.read() >= timeout:
             self._end("timeout", float(self._command["grace"]))
+        elif self._output.is_over:
+            self._end("output", float(self._command["grace"]))
         else:
             self._freeze_or_thaw()
 
@@ -460,12 +440,17 @@ class Attempt:
 
     # What is told
 
-    def _record(self, started: leader.Leader) -> Facts:
-        """Return the exit record of an attempt whose leader was forked."""
+    def _record(self) -> Facts:
+        """Return the exit record of an attempt that is over."""
+        failure = self._failure
+        if self._leader is not None:
+            failure = leader.read_failure(self._leader)
+        elif failure is None:
+            return spool.unstarted(self._reason or "spawn", self._error)
         code = os.waitstatus_to_exitcode(self._status or 0)
-        failure = leader.read_failure(started)
-        if failure is not None and failure.stage != "exec":
-            return spool.unstarted("spawn", leader.explain(failure, self._command))
+        if failure is not None and (failure.is_hosts or failure.stage != "exec"):
+            reason = "host" if failure.is_hosts else "spawn"
+            return spool.unstarted(reason, leader.explain(failure, self._command))
         if failure is not None:
             code, line = leader.explain_as_shell(failure, self._command)
             self._output.append(STDERR, line.encode("utf-8", "surrogateescape"))
@@ -474,7 +459,7 @@ class Attempt:
             "code": None if code < 0 else code,
             "signal": -code if code < 0 else None,
             "reason": self._reason or ("signal" if code < 0 else "exit"),
-            "error": None,
+            "error": self._error,
             "started_at": self._started_at,
             "ended_at": clock.now(),
             "run_time": self._clock.read(),

@@ -88,7 +88,7 @@ def test_the_last_attempt_of_a_job_is_found(tmp_path):
 
 
 def test_a_claim_note_that_was_cut_off_is_no_note(tmp_path):
-    note = ClaimNote(b"key mac {}", 2)
+    note = ClaimNote(b"key mac {}", 2, 1)
     written = json.dumps({"argv": ["true"], "claim": note.as_dict()})
     (tmp_path / "command.json").write_text(written)
     assert ClaimNote.read(tmp_path) == note
