@@ -7,13 +7,23 @@ from collections.abc import Callable
 from relayq.config import Config
 from relayq.embedded.broker import (
     BrokerFacts,
+    Wishes,
+    become_broker,
+    broker_folder,
     broker_url,
+    is_dead,
     running_broker,
     start_broker,
     stop_broker,
+    wanted_ballast,
+    wanted_fsync,
+    wanted_port,
 )
+from relayq.embedded.keeper import Keeper
 from relayq.embedded.processes import locked
+from relayq.embedded.restoring import restore_broker
 from relayq.embedded.server import find_redis_server
+from relayq.embedded.sockets import check_free
 from relayq.embedded.worker import (
     DRAIN,
     HAND_BACK,
@@ -31,16 +41,26 @@ __all__ = [
     "HAND_BACK",
     "LEAVE",
     "BrokerFacts",
+    "Keeper",
+    "Wishes",
     "ask_to_stop",
     "asked_stop",
+    "become_broker",
+    "broker_folder",
     "broker_url",
+    "check_free",
     "ensure",
     "find_redis_server",
+    "is_dead",
+    "restore_broker",
     "running_broker",
     "start_broker",
     "start_worker",
     "stop_broker",
     "stop_worker",
+    "wanted_ballast",
+    "wanted_fsync",
+    "wanted_port",
     "worker_pid",
 ]
 

@@ -1,9 +1,9 @@
 """The private broker: a Redis server in `<home>/broker`, which its owner alone can read.
 
-There are `redis.conf`, `password`, `redis.log`, the append-only file, `broker.json` (port,
-address, version, pid) and two locks. `start.lock` is held while somebody starts or stops.
-`alive` is locked by the server itself: it inherits the descriptor, so the lock ends with the
-process and no stale pid can mislead.
+There are `redis.conf`, `password`, `redis.log`, the append-only file, `ballast`, `broker.json`
+(port, address, version, pid, ...) and two locks. `start.lock` is held while somebody starts or
+stops. `alive` is locked by the server itself: it inherits the descriptor, so the lock ends with
+the process and no stale pid can mislead.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ import signal
 import subprocess
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import NoReturn
 
 from relayq import clock
 from relayq.config import Config
+from relayq.embedded import ballast
 from relayq.embedded.processes import (
     detach,
     end_of,
@@ -29,35 +31,14 @@ from relayq.embedded.processes import (
     write,
 )
 from relayq.embedded.server import dotted, find_redis_server, parsed, version_of
+from relayq.embedded.settings import FSYNC, Settings
 from relayq.embedded.sockets import addresses, ask, check_free, check_listen, free_port
 from relayq.errors import RelayqError
 
 _START_LIMIT = 20.0  # without any answer
 _LOAD_LIMIT = 300.0  # while the server says that it reads its data
 _STOP_LIMIT = 10.0
-
-_CONFIGURATION = """\
-# Written by relayq at each start.
-bind {addresses}
-port {port}
-protected-mode yes
-requirepass {password}
-tcp-keepalive 60
-daemonize no
-supervised no
-dir {folder}
-pidfile {pidfile}
-logfile {logfile}
-appendonly yes
-appendfsync always
-save ""
-maxmemory-policy noeviction
-"""
-_SINCE_7 = """\
-enable-protected-configs no
-enable-debug-command no
-enable-module-command no
-"""
+_LOG_LIMIT = 10_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,50 +53,155 @@ class BrokerFacts:
 
 @dataclass(frozen=True, slots=True)
 class _Remembered:
-    """What `broker.json` keeps from one start to the next."""
+    """What `broker.json` keeps from one start to the next.
+
+    `is_wanted` until it is stopped; `is_managed` while something else starts it again.
+    """
 
     port: int
     listen: str
     version: str
     pid: int
+    fsync: str = FSYNC[0]
+    ballast: int = ballast.SIZE
+    is_wanted: bool = True
+    is_managed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What a start asks for; None is what it was before, at first the default.
+
+    `ballast` is the size in bytes of the file that is given up when the disk is full, 0 for none.
+    """
+
+    listen: str | None = None
+    port: int | None = None
+    fsync: str | None = None
+    ballast: int | None = None
+
+
+_NO_WISHES = Wishes()
 
 
 def start_broker(
-    config: Config, *, listen: str | None = None, port: int | None = None
+    config: Config,
+    *,
+    listen: str | None = None,
+    port: int | None = None,
+    fsync: str | None = None,
+    ballast: int | None = None,
 ) -> BrokerFacts:
     """Start the broker unless it runs, and return its facts once it answers.
 
-    The port and the address are remembered, so later starts need neither. Any number of
-    processes may call this at once.
+    What was asked for is remembered, so later starts need not say it. Any number of processes may
+    call this at once.
     """
+    wishes = Wishes(listen, port, fsync, ballast)
     if listen is not None:
         check_listen(listen)
-    folder = _folder(config)
+    folder = broker_folder(config)
     facts = running_broker(config)
     if facts is None:
         with locked(folder / "start.lock"):
-            facts = _start(folder, listen, port)
-    remembered = _recall(folder)
-    has_address = remembered.listen if remembered else None
-    for what, asked, has in (("port", port, facts.port), ("address", listen, has_address)):
-        if asked is not None and asked != has:
+            facts = start_locked(folder, wishes)
+    _check_wishes(_recall(folder), wishes)
+    return facts
+
+
+_SHOWN = {"port": "port", "listen": "address", "fsync": "fsync", "ballast": "ballast"}
+
+
+def _check_wishes(has: _Remembered | None, wishes: Wishes) -> None:
+    """Refuse what the broker that runs isn't."""
+    for name, what in _SHOWN.items():
+        asked, is_so = getattr(wishes, name), getattr(has, name, None)
+        if asked is not None and asked != is_so:
             raise RelayqError(
-                f"the private broker runs already, with {what} {has} and not {asked}",
+                f"the private broker runs already, with {what} {is_so} and not {asked}",
                 hint="relayq down, then relayq up again",
             )
-    return facts
+
+
+def become_broker(config: Config, wishes: Wishes) -> NoReturn:
+    """Turn this process into the broker, for a service manager that watches it."""
+    if wishes.listen is not None:
+        check_listen(wishes.listen)
+    folder = broker_folder(config)
+    if (running := running_broker(config)) is not None:
+        raise RelayqError(
+            f"the private broker runs already (pid {running.pid})", hint="relayq broker stop"
+        )
+    with locked(folder / "start.lock"):
+        before = _recall(folder)
+        server, broker = _wanted(folder, before, wishes)
+        with (folder / "alive").open("ab") as alive:
+            _prepare(folder, broker, alive.fileno())
+            # exec keeps the pid and this descriptor, whose lock says that the broker is alive.
+            _remember(folder, replace(broker, pid=os.getpid(), is_managed=True))
+            os.set_inheritable(alive.fileno(), True)
+            os.chdir(folder)
+            argv = [str(server), str(folder / "redis.conf")]
+            os.execve(server, argv, _environment())
+
+
+def keep_broker(config: Config) -> str | None:
+    """Start the broker again if it died, and give up its ballast if need be; return what was done.
+
+    One that was stopped on purpose, or never started, stays as it is, and one that a service
+    manager runs is that one's to start. For what calls this again
+    and again beside a worker: under `appendfsync always` a full disk ends Redis.
+    """
+    folder = broker_folder(config)
+    broker = _recall(folder)
+    if broker is None or not broker.is_wanted:
+        return None
+    if not is_held(folder / "alive"):
+        if broker.is_managed:
+            return None
+        start_broker(config)
+        return "the private broker had died: started it again"
+    if ballast.make_room(folder):
+        return f"the disk of {folder} is nearly full: gave up the broker's ballast"
+    ballast.restore(folder, broker.ballast)
+    return None
+
+
+def wanted_ballast(config: Config) -> int:
+    """Return how large the ballast should be; 0 without a private broker, too."""
+    broker = _recall(broker_folder(config))
+    return broker.ballast if broker is not None else 0
+
+
+def wanted_fsync(config: Config) -> str | None:
+    """Return how the private broker's answers reach the disk, None before its first start."""
+    broker = _recall(broker_folder(config))
+    return None if broker is None else broker.fsync
+
+
+def wanted_port(config: Config) -> int | None:
+    """Return the port that the private broker has or will have, None before its first start."""
+    broker = _recall(broker_folder(config))
+    return None if broker is None else broker.port
+
+
+def is_dead(config: Config) -> bool:
+    """Tell whether the broker should run and doesn't."""
+    folder = broker_folder(config)
+    broker = _recall(folder)
+    return broker is not None and broker.is_wanted and not is_held(folder / "alive")
 
 
 def broker_url(config: Config) -> str | None:
     """Return the URL of this home's broker, running or not; None before its first start."""
-    folder = _folder(config)
+    folder = broker_folder(config)
     remembered, password = _recall(folder), _password(folder)
     return _url(remembered.port, password) if remembered and password else None
 
 
 def running_broker(config: Config) -> BrokerFacts | None:
     """Return the broker's facts if it answers now and is the one that was started here."""
-    folder = _folder(config)
+    folder = broker_folder(config)
     remembered, password = _recall(folder), _password(folder)
     if not remembered or not password or not is_held(folder / "alive"):
         return None
@@ -127,9 +213,13 @@ def running_broker(config: Config) -> BrokerFacts | None:
 
 def stop_broker(config: Config) -> bool:
     """End the broker, its data on disk; return False when there was none."""
-    folder = _folder(config)
+    folder = broker_folder(config)
     alive = folder / "alive"
+    remembered = _recall(folder)
     if not is_held(alive):
+        if remembered is not None and remembered.is_wanted:
+            with locked(folder / "start.lock"):
+                _unwant(folder)
         return False
     with locked(folder / "start.lock"):
         remembered = _recall(folder)
@@ -145,45 +235,90 @@ def stop_broker(config: Config) -> bool:
         if not wait_for(lambda: not is_held(alive), 5.0):
             raise RelayqError(f"the private broker (pid {remembered.pid}) doesn't end")
         wait_for(lambda: not remembered.pid or is_gone(remembered.pid), 2.0)
+        _remember(folder, replace(remembered, is_wanted=False))
     return True
 
 
-def _start(folder: Path, listen: str | None, port: int | None) -> BrokerFacts:
+def _unwant(folder: Path) -> None:
+    """Have nobody start a broker again that died before it was stopped; the lock is held."""
+    broker = _recall(folder)
+    if broker is not None and not is_held(folder / "alive"):
+        _remember(folder, replace(broker, is_wanted=False))
+
+
+def start_locked(folder: Path, wishes: Wishes = _NO_WISHES) -> BrokerFacts:
     """Start the broker unless it is alive; the caller holds the lock."""
     broker = _recall(folder)
     log = folder / "redis.log"
     begin = log.stat().st_size if log.exists() else 0
     pid = _answered(folder, broker) if broker else None
     if broker is None or pid is None:
-        broker = _launch(folder, broker, listen, port)
+        broker = _launch(folder, broker, wishes)
         pid = _answered(folder, broker)
     if pid is None:
         raise RelayqError(f"the private broker didn't start\n{end_of(log, begin)}")
-    _remember(folder, replace(broker, pid=pid))
+    _remember(folder, replace(broker, pid=pid, is_wanted=True))
     return BrokerFacts(_url(broker.port, _password(folder) or ""), broker.port, pid, broker.version)
 
 
-def _launch(
-    folder: Path, before: _Remembered | None, listen: str | None, port: int | None
-) -> _Remembered:
+def _launch(folder: Path, before: _Remembered | None, wishes: Wishes) -> _Remembered:
     """Start a server process, which may end at once; return what to remember when it answers."""
-    server, version = _suitable_server(folder, before)
-    listen = listen or (before.listen if before else "127.0.0.1")
-    port = port or (before.port if before else free_port(listen))
-    broker = _Remembered(port=port, listen=listen, version=dotted(version), pid=0)
+    server, broker = _wanted(folder, before, wishes)
     with (folder / "alive").open("ab") as alive:
-        if not wait_for(lambda: takes(alive.fileno()), 2.0):
-            raise RelayqError(f"a broker of {folder} runs, and broker.json doesn't know it")
-        for address in addresses(listen):
-            check_free(address, port)
-        write(folder / "redis.conf", _configuration(folder, listen, port, version))
+        _prepare(folder, broker, alive.fileno())
         # The version counts once the server touched the data; the rest must outlive a crash here.
         _remember(folder, replace(broker, version=before.version) if before else broker)
-        kept = ("PATH", "HOME", "LANG", "TMPDIR", "TZ", "LD_LIBRARY_PATH")
-        env = {name: os.environ[name] for name in kept if name in os.environ}
         argv = [str(server), str(folder / "redis.conf")]
-        detach(argv, env=env, cwd=folder, log=folder / "redis.log", pass_fds=[alive.fileno()])
+        log = folder / "redis.log"
+        detach(argv, env=_environment(), cwd=folder, log=log, pass_fds=[alive.fileno()])
     return broker
+
+
+def _wanted(folder: Path, before: _Remembered | None, wishes: Wishes) -> tuple[Path, _Remembered]:
+    """Return the server to start, and the broker that it will be."""
+    server, version = _suitable_server(folder, before)
+    listen = wishes.listen or (before.listen if before else "127.0.0.1")
+    port = wishes.port or (before.port if before else free_port(listen))
+    broker = before or _Remembered(port=port, listen=listen, version="", pid=0)
+    return server, replace(
+        broker,
+        port=port,
+        listen=listen,
+        version=dotted(version),
+        pid=0,
+        is_wanted=True,
+        is_managed=False,
+        fsync=broker.fsync if wishes.fsync is None else wishes.fsync,
+        ballast=broker.ballast if wishes.ballast is None else wishes.ballast,
+    )
+
+
+def _prepare(folder: Path, broker: _Remembered, alive: int) -> None:
+    """Take the server's lock, and make its files; raise where it couldn't start."""
+    if not wait_for(lambda: takes(alive), 2.0):
+        raise RelayqError(f"a broker of {folder} runs, and broker.json doesn't know it")
+    for address in addresses(broker.listen):
+        check_free(address, broker.port)
+    ballast.make_room(folder)
+    ballast.check_room(folder)
+    ballast.restore(folder, broker.ballast)
+    log = folder / "redis.log"
+    if log.exists() and log.stat().st_size > _LOG_LIMIT:
+        log.replace(folder / "redis.log.1")
+    settings = Settings(
+        folder=folder,
+        addresses=tuple(addresses(broker.listen)),
+        port=broker.port,
+        password=_made_password(folder),
+        fsync=broker.fsync,
+        version=parsed(broker.version),
+    )
+    write(folder / "redis.conf", settings.text())
+
+
+def _environment() -> dict[str, str]:
+    kept = ("PATH", "HOME", "LANG", "TMPDIR", "TZ", "LD_LIBRARY_PATH")
+    return {name: os.environ[name] for name in kept if name in os.environ}
 
 
 def _suitable_server(folder: Path, before: _Remembered | None) -> tuple[Path, tuple[int, ...]]:
@@ -219,28 +354,17 @@ def _answered(folder: Path, broker: _Remembered) -> int | None:
     return None
 
 
-def _configuration(folder: Path, listen: str, port: int, version: tuple[int, ...]) -> bytes:
+def _made_password(folder: Path) -> str:
+    """Return the broker's password; made at its first start."""
     password = _password(folder)
     if password is None:
         password = secrets.token_hex(32)
         write(folder / "password", f"{password}\n".encode())
-    text = _CONFIGURATION.format(
-        addresses=" ".join(addresses(listen)),
-        port=port,
-        password=password,
-        folder=_quoted(folder),
-        pidfile=_quoted(folder / "redis.pid"),
-        logfile=_quoted(folder / "redis.log"),
-    )
-    return os.fsencode(text + (_SINCE_7 if version >= (7,) else ""))
+    return password
 
 
-def _quoted(path: Path) -> str:
-    escaped = str(path).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-    return f'"{escaped}"'
-
-
-def _folder(config: Config) -> Path:
+def broker_folder(config: Config) -> Path:
+    """Return where the private broker has its files."""
     return config.home / "broker"
 
 

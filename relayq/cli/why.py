@@ -1,0 +1,78 @@
+"""`relayq why`: why a job is where it is, host by host."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from relayq.cli import selection
+from relayq.cli.options import client, json_option
+from relayq.cli.selection import Chosen
+from relayq.cli.texts import inert, span
+from relayq.model.jobs import JobState
+
+if TYPE_CHECKING:
+    from relayq.client import JobResult, Relay
+    from relayq.model.explanations import Explanation
+
+
+@click.command()
+@selection.selecting
+@json_option
+def why(chosen: Chosen, as_json: bool) -> None:
+    """Say why jobs are where they are: not yet started, running, lost, or ended."""
+    from relayq.cli import show
+
+    with client() as relay:
+        explained = [
+            (result, _explanation(relay, result))
+            for result in chosen.results(relay, frozenset(JobState))
+        ]
+    if as_json:
+        values = [_as_json(result, explanation) for result, explanation in explained]
+        show.print_json(values[0] if chosen.is_one else {"jobs": values})
+        return
+    for number, (result, explanation) in enumerate(explained):
+        if number:
+            click.echo()
+        _print(result, explanation)
+
+
+def _explanation(relay: Relay, result: JobResult) -> Explanation:
+    """Look around a job, and say what is there."""
+    from relayq.model.explanations import Scene, explain
+
+    store = relay.session().store
+    record = result.record
+    is_queued = record.state is JobState.QUEUED
+    hosts = store.hosts.list(online_within=relay.config.lease.length)
+    full = [host.name for host in hosts if is_queued and host.active >= host.slots]
+    after = record.spec.after if record.spec is not None else ()
+    scene = Scene(
+        hosts=hosts,
+        running=store.places.running_on(full),
+        parents=store.jobs.fetch_many(after),
+        outcome=result.outcome() if record.attempt else None,
+        crash_limit=relay.config.retry.crash_limit,
+    )
+    return explain(record, store.places.around(record), scene, span=span)
+
+
+def _as_json(result: JobResult, explanation: Explanation) -> dict[str, Any]:
+    return {"id": result.id, "state": result.record.state.value, **asdict(explanation)}
+
+
+def _print(result: JobResult, explanation: Explanation) -> None:
+    from relayq.cli import show
+
+    what = inert(show.what_of(result.record.spec))
+    click.echo(f"{result.id} {what[:60]} {inert(explanation.summary)}")
+    for fact in explanation.facts:
+        click.echo(f"  {inert(fact)}")
+    width = max((len(one.host) for one in explanation.hosts), default=0)
+    for one in explanation.hosts:
+        click.echo(f"  {inert(one.host):<{width}}  {one.answer:<8}  {inert(one.why)}")
+    if explanation.options:
+        click.echo(f"Options: {' . '.join(explanation.options)}")

@@ -1,0 +1,58 @@
+"""What is around a job: its place in its queue, its deadline, what its hosts do instead."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import redis
+
+from relayq.model.explanations import Place
+from relayq.model.jobs import JobRecord, JobState
+from relayq.store.keys import Keys
+from relayq.store.scripts import broker_errors
+
+#: How many of the jobs that are ahead or running are worth their names.
+_NAMED = 20
+
+
+class Places:
+    """Looks around a job."""
+
+    def __init__(self, connection: redis.Redis, keys: Keys) -> None:
+        # redis-py types an answer as the union of what every protocol version may give.
+        self._connection: Any = connection
+        self._keys = keys
+
+    def around(self, record: JobRecord) -> Place:
+        """Return what is around a job, in one round trip."""
+        queue = self._keys("queue", record.queue)
+        pipe = self._connection.pipeline(transaction=False)
+        pipe.time()
+        pipe.zrank(queue, record.id)
+        pipe.zrange(queue, 0, _NAMED - 1)
+        pipe.zscore(self._keys("state", record.state), record.id)
+        pipe.hget(self._keys("job", record.id), "orphan")
+        with broker_errors():
+            (seconds, micros), rank, head, score, orphan = pipe.execute()
+        ahead = rank or 0
+        has_deadline = record.state in (JobState.RUNNING, JobState.LOST)
+        return Place(
+            now=seconds + micros / 1e6,
+            ahead=ahead,
+            first=tuple(id.decode() for id in head[:ahead]),
+            deadline=score if has_deadline else None,
+            orphan=orphan.decode().partition(" ")[0] if orphan else None,
+        )
+
+    def running_on(self, hosts: Sequence[str]) -> dict[str, tuple[str, ...]]:
+        """Return for each of the hosts the ids that it runs."""
+        pipe = self._connection.pipeline(transaction=False)
+        for host in hosts:
+            pipe.smembers(self._keys("active", host))
+        with broker_errors():
+            answers = pipe.execute()
+        return {
+            host: tuple(sorted(id.decode() for id in ids))
+            for host, ids in zip(hosts, answers, strict=True)
+        }
