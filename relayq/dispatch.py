@@ -9,8 +9,9 @@ delivery_tag. It is never trusted: the claim decides what runs.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from relayq.errors import (
     BadSignature,
@@ -21,6 +22,7 @@ from relayq.errors import (
     WrongFleetKey,
 )
 from relayq.model.jobs import JobState, Spec
+from relayq.model.reviews import VERDICTS
 from relayq.signing import Signer, UnknownKey
 from relayq.store import Store
 from relayq.store.jobs import BATCH, Submission
@@ -73,24 +75,32 @@ class Dispatcher:
         the same spec is harmless. `replies`, if given, names a follower for each job.
         """
         names = list(replies) or [""] * len(specs)
-        placed: list[Placed] = []
-        for start in range(0, len(specs), BATCH):
-            part = specs[start : start + BATCH]
-            submissions = [
-                Submission(spec, self.signer.sign_spec(spec), reply)
-                for spec, reply in zip(part, names[start : start + BATCH], strict=True)
-            ]
-            words = self.store.jobs.submit(
-                submissions, template=TEMPLATE, key_id=self.signer.key_id
-            )
-            if words == ["wrong_key"]:
-                raise wrong_key()
-            placed += [_placed(spec, word) for spec, word in zip(part, words, strict=True)]
-        return placed
+        submissions = (
+            Submission(spec, self.signer.sign_spec(spec), reply)
+            for spec, reply in zip(specs, names, strict=True)
+        )
+        words: list[str] = []
+        answer: Callable[[], list[str]] | None = None
+        try:
+            # Each batch is signed while Redis stores the one before, and goes when that is heard.
+            while batch := list(islice(submissions, BATCH)):
+                last, answer = answer, None
+                words += self._heard(last)
+                answer = self.store.jobs.send(batch, template=TEMPLATE, key_id=self.signer.key_id)
+        finally:
+            words += self._heard(answer)
+        return [_placed(spec, word) for spec, word in zip(specs, words, strict=True)]
 
-    def retry(self, id: str, *, force: bool = False) -> None:
-        """Queue an ended or parked job again, for a person."""
-        word, fact = self.store.jobs.retry(id, template=TEMPLATE, force=force)
+    def _heard(self, answer: Callable[[], list[str]] | None) -> list[str]:
+        """Wait for what was sent, if anything was."""
+        words = [] if answer is None else answer()
+        if words == ["wrong_key"]:
+            raise wrong_key()
+        return words
+
+    def retry(self, id: str, *, force: bool = False, note: str = "") -> None:
+        """Queue an ended or parked job again, for a person, and with a remark of theirs."""
+        word, fact = self.store.jobs.retry(id, template=TEMPLATE, force=force, note=note)
         if word == "unfit":
             raise Conflict(
                 f"{id} is {fact}; only an ended job can be retried", hint=f"relayq show {id}"
@@ -105,6 +115,24 @@ class Dispatcher:
                 f"{id} can't be queued again while {fact} has the same unique key",
                 hint=f"relayq wait {fact}",
             )
+
+    def resolve(self, id: str, verdict: str, *, notes: str = "", force: bool = False) -> None:
+        """Move a job that waits for a person on: "done", "pending" (queued again) or "failed"."""
+        state = VERDICTS.get(verdict)
+        if state is None:
+            raise RelayqError(f"a verdict is one of {', '.join(VERDICTS)}, not {verdict!r}")
+        before = self.store.jobs.fetch(id).state
+        if before is JobState.NEEDS_HUMAN:
+            if state is JobState.QUEUED:
+                self.retry(id, force=force, note=notes)
+                return
+            before = JobState(self.store.jobs.resolve(id, state, template=TEMPLATE, note=notes))
+            if before is state:
+                return
+        raise Conflict(
+            f"{id} is {before}; only a job that waits for a person can be resolved",
+            hint=f"relayq show {id}",
+        )
 
     def move(self, id: str, *, host: str | None = None, priority: int | None = None) -> None:
         """Send a job that hasn't started to another host, or reprioritise it; None leaves it.

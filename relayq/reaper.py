@@ -1,4 +1,4 @@
-"""Lets time pass for the whole fleet: calls `tick`, which any worker may do at any time."""
+"""Lets time pass for the whole fleet, and mends its records; any worker may do so at any time."""
 
 from __future__ import annotations
 
@@ -7,13 +7,17 @@ import logging
 from relayq.config import Config
 from relayq.dispatch import TEMPLATE
 from relayq.host import attempts
-from relayq.host.delivery import CRASH_LIMIT
 from relayq.store import Store
+from relayq.store.leases import Keep, Times
 
 log = logging.getLogger(__name__)
 
 #: How long a delivered output is kept on its host.
 KEEP_OUTPUT = 14 * 86_400.0
+#: Of 500 keys each: a million jobs are gone over within a day by three hosts.
+_STEPS = 20
+#: Ticks that may be missing before it is thought that not only they were away.
+_MISSING = 6
 
 
 class Reaper:
@@ -25,17 +29,26 @@ class Reaper:
 
     def tick(self) -> None:
         """Expire, judge, release and prune what is due."""
-        lease = self._config.lease
-        done = self._store.leases.tick(
+        lease, defaults = self._config.lease, self._config.defaults
+        times = Times(
             lease=lease.length,
             lost_min=lease.lost_min,
             lost_max=lease.lost_max,
-            crash_limit=CRASH_LIMIT,
-            keep=self._config.defaults.keep_results,
-            template=TEMPLATE,
+            crash_limit=self._config.retry.crash_limit,
+            gap=max(lease.length / 2, _MISSING * lease.tick),
         )
-        for word, id in done:
+        keep = Keep(age=defaults.keep_results, jobs=defaults.keep_jobs)
+        for word, id in self._store.leases.tick(times, template=TEMPLATE, keep=keep):
             log.info("%s %s", word, id, extra={"job": id})
+
+    def sweep(self) -> None:
+        """Mend the indices: to the end of a round over all keys, but a bounded part of it."""
+        for _ in range(_STEPS):
+            mended = self._store.sweep.step(lease=self._config.lease.length, template=TEMPLATE)
+            for word, name in mended:
+                log.warning("%s %s, which its record didn't agree with", word, name)
+            if self._store.sweep.is_at_start():
+                return
 
     def prune_outputs(self) -> None:
         """Remove old outputs from this host's disk."""

@@ -17,6 +17,7 @@ from relayq import embedded, kinds
 from relayq.app import make_app
 from relayq.dispatch import Dispatcher
 from relayq.model.jobs import JobRecord, Spec, new_id
+from relayq.model.retries import policy_fields
 from relayq.signing import Signer, load_key
 from relayq.store import connect
 from relayq.worker import Duty, Gate
@@ -52,8 +53,14 @@ class KindTask(Task):  # type: ignore[misc]
         payload = {**dict(zip(names, args or (), strict=False)), **(kwargs or {})}
         declared.read_payload(payload)
         host = None if queue in (None, "any") else str(queue).removeprefix("host.")
+        config = configuration.load()
         spec = Spec(
-            new_id(), self.kind, payload, host=host, timeout=configuration.load().defaults.timeout
+            new_id(),
+            self.kind,
+            payload,
+            host=host,
+            timeout=config.defaults.timeout,
+            **policy_fields(config),
         )
         return _submit(spec)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
+from functools import cache
 from importlib import import_module
 from typing import Any, Protocol
 
@@ -92,20 +93,25 @@ class Declared:
 
     def read_payload(self, raw: Mapping[str, Any]) -> Any:
         """Return the payload's dataclass, or raise a RelayqError that names the wrong field."""
-        known = {f.name: f for f in fields(self.kind.Payload)}
-        if unknown := sorted(set(raw) - set(known)):
+        known = _fields(self)
+        if unknown := sorted(raw.keys() - known.keys()):
             raise RelayqError(f"{self.name} has no field {unknown[0]!r}; it has {', '.join(known)}")
-        missing = [
-            name
-            for name, f in known.items()
-            if f.default is MISSING and f.default_factory is MISSING and name not in raw
-        ]
-        if missing:
-            raise RelayqError(f"{self.name} needs {missing[0]!r}")
+        for name, is_required in known.items():
+            if is_required and name not in raw:
+                raise RelayqError(f"{self.name} needs {name!r}")
         try:
             return self.kind.Payload(**raw)
         except (TypeError, ValueError) as error:
             raise RelayqError(f"{self.name}: {error}") from error
+
+
+@cache
+def _fields(of: Declared) -> Mapping[str, bool]:
+    """Return the fields of a kind's payload, and of each whether it has to be given."""
+    return {
+        f.name: f.default is MISSING and f.default_factory is MISSING
+        for f in fields(of.kind.Payload)
+    }
 
 
 _BUILT_IN = {"run_command": "relayq.kinds.command"}

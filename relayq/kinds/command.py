@@ -28,8 +28,8 @@ class CommandPayload:
     tty: bool = False
 
     def __post_init__(self) -> None:
-        parts = [self.cmd] if isinstance(self.cmd, str) else list(self.cmd)
-        if not all(isinstance(part, str) for part in parts):
+        parts = [self.cmd] if isinstance(self.cmd, str) else self.cmd
+        if not isinstance(parts, list | tuple) or not all(isinstance(part, str) for part in parts):
             raise TypeError("the command must be text or a list of texts")
         if not parts or not parts[0].strip():
             raise ValueError("the command is empty")

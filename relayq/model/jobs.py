@@ -18,6 +18,8 @@ from relayq.errors import RelayqError
 #: Crockford's base32: no I, L, O, U, so that an id survives being read aloud.
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 ID_LENGTH = 12
+#: Each byte's letter: every letter has eight bytes, so all are equally likely.
+_LETTERS = (ALPHABET * 8).encode()
 SCHEMA = 1
 
 
@@ -110,6 +112,7 @@ class Reason(StrEnum):
     UPSTREAM = "upstream"  #: a job that it comes after didn't succeed
     USER = "user"  #: a person decided
     SPAWN = "spawn"  #: the process couldn't be started: a missing directory, for instance
+    HOST = "host"  #: its host couldn't start it: no room on its disk, no process to be had
     OOM = "oom"
     OUTPUT = "output"
     QUOTA = "quota"
@@ -132,8 +135,7 @@ def priority_number(priority: int | str) -> int:
 
 def new_id() -> str:
     """Return a fresh job id: 12 random characters, 60 bits."""
-    number = secrets.randbits(5 * ID_LENGTH)
-    return "".join(ALPHABET[(number >> (5 * i)) & 31] for i in range(ID_LENGTH))
+    return secrets.token_bytes(ID_LENGTH).translate(_LETTERS).decode()
 
 
 def normal_id(text: str) -> str:
@@ -146,8 +148,9 @@ class Spec:
     """What to run, where and how; signed by the fleet's key, never changed.
 
     Durations are seconds, `max_log` bytes; `host` None means any host. `after` are ids of jobs
-    that must have succeeded first. `retries` counts further attempts after a failed one. Of jobs
-    with the same `unique` only one at a time isn't ended. `name`, `labels`, `meta`, `group` and
+    that must have succeeded first. `retries` counts further attempts after one that failed by a
+    cause of `retry_on`, after delays that grow within `backoff` (model/retries.py). Of jobs with
+    the same `unique` only one at a time isn't ended. `name`, `labels`, `meta`, `group` and
     `note` are the submitter's own, to find the job by.
     """
 
@@ -160,6 +163,10 @@ class Spec:
     max_log: int | None = None
     on_lost: str = "retry"
     retries: int = 0
+    backoff: tuple[float, float] = (1.0, 60.0)
+    backoff_factor: float = 2.0
+    backoff_jitter: bool = True
+    retry_on: tuple[str, ...] = ("exit", "signal")
     due_at: float | None = None
     after: tuple[str, ...] = ()
     name: str | None = None
@@ -193,8 +200,13 @@ class Spec:
         if unknown:
             raise ValueError(f"unknown spec fields: {', '.join(sorted(unknown))}")
         kept = {key: value for key, value in raw.items() if key != "v"}
-        for name in ("after", "labels"):
-            kept[name] = tuple(kept.get(name, ()))
+        allowed = _allowed()
+        for name, value in kept.items():
+            if type(value) not in allowed[name]:
+                raise ValueError(f"a spec's {name} can't be {value!r:.40}")
+        for name in ("after", "labels", "backoff", "retry_on"):
+            if name in kept:
+                kept[name] = tuple(kept[name])
         return cls(**kept)
 
 
@@ -205,6 +217,26 @@ def _defaults() -> Sequence[tuple[str, Any]]:
         (f.name, f.default if f.default_factory is MISSING else f.default_factory())
         for f in fields(Spec)
     ]
+
+
+@cache
+def _allowed() -> Mapping[str, frozenset[type]]:
+    """Return what a spec's fields may hold, as JSON gives it, by their annotations."""
+    types: dict[str, tuple[type, ...]] = {
+        "str": (str,),
+        "int": (int,),
+        "float": (int, float),
+        "bool": (bool,),
+        "None": (type(None),),
+        "Mapping": (dict,),
+        "tuple": (list, tuple),
+    }
+    return {
+        f.name: frozenset(
+            one for part in str(f.type).split(" | ") for one in types[part.partition("[")[0]]
+        )
+        for f in fields(Spec)
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +253,10 @@ class JobRecord:
     """What relayq knows of a job. Instants are Unix seconds on the broker's clock.
 
     `host` is the machine of the current or last attempt, `phase` of a running one is `claimed`
-    or `started`; `cancel_at` is set once a cancel was accepted.
+    or `started`; `cancel_at` is set once a cancel was accepted. `failures` counts the attempts
+    after which its policy let it be tried again, `losses` those that its hosts lost or couldn't
+    start. `boot` is the install and the boot of the host that the last attempt ran on; `may_run`
+    says that it was judged lost, and that its host has neither come back nor reported it gone.
     """
 
     id: str
@@ -242,15 +277,19 @@ class JobRecord:
     finished_at: float | None = None
     due_at: float | None = None
     cancel_at: float | None = None
+    failures: int = 0
     losses: int = 0
     note: str | None = None
+    boot: str | None = None
+    may_run: bool = False
 
     @property
     def duration(self) -> float | None:
         """Seconds from the start to the end of the last attempt, None before both are known."""
         if self.started_at is None or self.finished_at is None:
             return None
-        return self.finished_at - self.started_at
+        # The broker's clock may have been set back meanwhile.
+        return max(0.0, self.finished_at - self.started_at)
 
     @property
     def target(self) -> str:

@@ -1,30 +1,47 @@
 """The truth in Redis: records, leases, hosts, logs, inputs. The only Redis code.
 
 `Store` is one data set reached over one connection pool; its parts are `jobs`, `leases`, `hosts`,
-`logs` and `inputs`. Every method raises `BrokerUnavailable` when Redis can't be reached.
+`logs`, `inputs`, `lookup`, `events` (the audit trail), `sweep` (mending), `places` (what is around
+a job) and `server` (Redis itself), each loaded when it is first used: a command that submits needs
+the first only. Every method raises `BrokerUnavailable` when Redis can't be reached.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from relayq.store.hosts import Hosts
-from relayq.store.inputs import Inputs
 from relayq.store.jobs import Jobs
 from relayq.store.keys import PREFIX, Keys
-from relayq.store.leases import Leases
-from relayq.store.logs import Logs
-from relayq.store.lookup import Lookup
 from relayq.store.scripts import Scripts, broker_errors
-from relayq.store.sentinels import SentinelUrl, is_sentinel_url
+
+if TYPE_CHECKING:
+    from relayq.store.events import Events
+    from relayq.store.hosts import Hosts
+    from relayq.store.inputs import Inputs
+    from relayq.store.leases import Leases
+    from relayq.store.logs import Logs
+    from relayq.store.lookup import Lookup
+    from relayq.store.server import ServerFacts
+    from relayq.store.surroundings import Places
+    from relayq.store.sweep import Sweep
 
 __all__ = ["Store", "connect"]
+
+# redis-py tells each broker its own name and version: two round trips a connection, and 5 ms to
+# look the version up. Before 7.2 it had other words for not doing so.
+_UNINTRODUCED: dict[str, Any] = (
+    {"driver_info": None}
+    if hasattr(redis, "DriverInfo")
+    else {"lib_name": None, "lib_version": None}
+)
 
 
 def connect(url: str, *, patience: float = 3.5) -> Store:
@@ -38,6 +55,7 @@ def connect(url: str, *, patience: float = 3.5) -> Store:
     if url.startswith("redis+socket:"):  # as Celery calls it
         url = re.sub(r"([?&])virtual_host=", r"\1db=", url.replace("redis+socket:", "unix:", 1))
     options: dict[str, Any] = {
+        **_UNINTRODUCED,
         "socket_timeout": patience,
         "socket_connect_timeout": min(patience, 3.5),
         "protocol": 2,
@@ -45,7 +63,9 @@ def connect(url: str, *, patience: float = 3.5) -> Store:
     }
     if not url.startswith("unix:"):
         options["socket_keepalive"] = True
-    if is_sentinel_url(url):
+    if url.startswith("sentinel://"):
+        from relayq.store.sentinels import SentinelUrl
+
         return Store(SentinelUrl.parse(url).connect(**options))
     return Store(redis.Redis.from_url(url, **options))
 
@@ -62,18 +82,94 @@ class Store:
     ) -> None:
         self.connection = connection
         self.keys = Keys(prefix)
-        scripts = Scripts(connection, self.keys, offset)
-        self.jobs = Jobs(connection, self.keys, scripts)
-        self.lookup = Lookup(connection, self.keys, self.jobs)
-        self.leases = Leases(scripts)
-        self.hosts = Hosts(connection, self.keys, scripts)
-        self.logs = Logs(connection, self.keys, scripts)
-        self.inputs = Inputs(connection, self.keys)
+        self._scripts = Scripts(connection, self.keys, offset)
+        self.jobs = Jobs(connection, self.keys, self._scripts)
+
+    @cached_property
+    def lookup(self) -> Lookup:
+        """Jobs as people name them."""
+        from relayq.store.lookup import Lookup
+
+        return Lookup(self.connection, self.keys, self.jobs)
+
+    @cached_property
+    def leases(self) -> Leases:
+        """What workers ask and say of their attempts."""
+        from relayq.store.leases import Leases
+
+        return Leases(self._scripts)
+
+    @cached_property
+    def hosts(self) -> Hosts:
+        """The machines that ever registered."""
+        from relayq.store.hosts import Hosts
+
+        return Hosts(self.connection, self.keys, self._scripts)
+
+    @cached_property
+    def logs(self) -> Logs:
+        """What jobs write."""
+        from relayq.store.logs import Logs
+
+        return Logs(self.connection, self.keys, self._scripts)
+
+    @cached_property
+    def inputs(self) -> Inputs:
+        """What jobs read."""
+        from relayq.store.inputs import Inputs
+
+        return Inputs(self.connection, self.keys)
+
+    @cached_property
+    def events(self) -> Events:
+        """What happened."""
+        from relayq.store.events import Events
+
+        return Events(self.connection, self.keys)
+
+    @cached_property
+    def sweep(self) -> Sweep:
+        """What mends the indices."""
+        from relayq.store.sweep import Sweep
+
+        return Sweep(self.connection, self.keys, self._scripts)
+
+    @cached_property
+    def server(self) -> ServerFacts:
+        """Redis itself."""
+        from relayq.store.server import ServerFacts
+
+        return ServerFacts(self.connection)
+
+    @cached_property
+    def places(self) -> Places:
+        """What is around a job."""
+        from relayq.store.surroundings import Places
+
+        return Places(self.connection, self.keys)
 
     def server_facts(self) -> dict[str, Any]:
         """Return Redis' own INFO."""
         with broker_errors():
             return dict(self.connection.info())
+
+    def key_id(self) -> str | None:
+        """Return the id of the fleet key that this data set was made with, None if it is new."""
+        with broker_errors():
+            found: Any = self.connection.hget(self.keys("meta"), "key_id")
+        return None if found is None else str(found.decode())
+
+    def seen_run_id(self) -> str | None:
+        """Return the run of Redis that the workers saw last."""
+        with broker_errors():
+            found: Any = self.connection.hget(self.keys("meta"), "run_id")
+        return None if found is None else str(found.decode())
+
+    def back_up(self, path: Path) -> int:
+        """Write a copy of everything into a file; returns its bytes."""
+        from relayq.store.backups import write_backup
+
+        return write_backup(self.connection, path)
 
     def close(self) -> None:
         """Close every connection."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import redis
 
@@ -12,8 +12,10 @@ from relayq.errors import NoSuchHost
 from relayq.model.hosts import Host
 from relayq.model.jobs import Token
 from relayq.store.keys import Keys
-from relayq.store.leases import Registration
 from relayq.store.scripts import Scripts, broker_errors
+
+if TYPE_CHECKING:
+    from relayq.store.leases import Registration
 
 #: A control message that nobody took for so long is moot: what must last is in the record.
 CONTROL_TTL = 120

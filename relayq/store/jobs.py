@@ -6,7 +6,7 @@ Specs and outcomes pass through as the signed bytes they are: signing is above t
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
 from typing import Any
@@ -43,19 +43,36 @@ class Jobs:
         self._connection: Any = connection
         self._keys = keys
         self._scripts = scripts
+        #: Who acts here, for the audit trail: user@host.
+        self.who = ""
 
     def submit(self, submissions: Sequence[Submission], *, template: str, key_id: str) -> list[str]:
         """Store up to `BATCH` new jobs and push their nudges in one round trip.
 
-        Returns a word for each: the state it is in, "exists" for the same spec under the same
+        Returns the words of `send`.
+        """
+        return self.send(submissions, template=template, key_id=key_id)()
+
+    def send(
+        self, submissions: Sequence[Submission], *, template: str, key_id: str
+    ) -> Callable[[], list[str]]:
+        """Begin to `submit`; the function that is returned waits until it is done.
+
+        That gives a word for each: the state it is in, "exists" for the same spec under the same
         id, "clash" for another, "no_parent" for an unknown `after`, "taken <id> <state>" when that
         job has its unique key and isn't ended; or ["wrong_key"].
         """
         if len(submissions) > BATCH:
             raise ValueError(f"at most {BATCH} jobs a call")
         rest = [part for one in submissions for part in (_packed(one), one.signed)]
-        words = self._scripts.call("submit", rest, template=template, key_id=key_id)
-        return [word.decode() for word in words]
+        answer = self._scripts.send(
+            "submit",
+            rest,
+            template=template,
+            key_id=key_id,
+            who=submissions[0].spec.submitter if submissions else "",
+        )
+        return lambda: [word.decode() for word in answer()]
 
     def fetch(self, id: str) -> JobRecord:
         """Return one record by its whole id."""
@@ -148,6 +165,13 @@ class Jobs:
             answer = self._connection.get(self._keys("outcome", id))
         return answer if answer is None else bytes(answer)
 
+    def outcomes(self, ids: Sequence[str]) -> Sequence[bytes | None]:
+        """Return the signed outcome of each job's last attempt that ended, or None."""
+        if not ids:
+            return []
+        with broker_errors():
+            return list(self._connection.mget([self._keys("outcome", id) for id in ids]))
+
     def wait(self, ids: Sequence[str], *, patience: float) -> dict[str, bytes | None]:
         """Block up to `patience` seconds until one of the jobs ends or parks.
 
@@ -173,23 +197,30 @@ class Jobs:
         Returns ("cancelled", None), ("asked", host) for a running one, or the final state that
         it already has.
         """
-        word, *host = self._words("cancel", id)
+        word, *host = self._words("cancel", id, who=self.who)
         return word, host[0] if host else None
 
-    def retry(self, id: str, *, template: str, force: bool = False) -> tuple[str, str | None]:
-        """Queue an ended or parked job again.
+    def retry(
+        self, id: str, *, template: str, force: bool = False, note: str = ""
+    ) -> tuple[str, str | None]:
+        """Queue an ended or parked job again, with a person's remark.
 
         Returns ("queued", None), ("unfit", state), ("orphan", host) while an attempt that was
         judged lost may still run there, or ("taken", id) while that job has its unique key.
         """
-        word, *rest = self._words("retry", id, template=template, force="1" if force else "")
+        forced = "1" if force else ""
+        word, *rest = self._words(
+            "retry", id, template=template, force=forced, note=note, who=self.who
+        )
         return word, rest[0] if rest else None
 
     def resolve(self, id: str, state: JobState, *, template: str, note: str = "") -> str:
         """Close a job that waits for a person as succeeded or failed; returns its state."""
         if state not in MOVES[JobState.NEEDS_HUMAN] & FINAL:
             raise ValueError(f"can't resolve as {state}")
-        word, *rest = self._words("resolve", id, template=template, state=state, note=note)
+        word, *rest = self._words(
+            "resolve", id, template=template, state=state, note=note, who=self.who
+        )
         return rest[0] if word == "unfit" else word
 
     def signed_spec(self, id: str) -> bytes:
@@ -213,6 +244,7 @@ class Jobs:
             priority=spec.priority,
             before=before,
             spec=signed,
+            who=self.who,
         )
         return word, rest[0] if rest else ""
 
@@ -223,7 +255,7 @@ class Jobs:
         """
         limit = "" if before is None else f"{before:.6f}"
         answers = [
-            self._scripts.call("forget", ids[start : start + _PAGE], before=limit)
+            self._scripts.call("forget", ids[start : start + _PAGE], before=limit, who=self.who)
             for start in range(0, len(ids), _PAGE)
         ]
         return [word.decode() for words in answers for word in words]
@@ -317,8 +349,11 @@ def _record(id: str, raw: Mapping[bytes, bytes], signed: bytes | None) -> JobRec
         finished_at=number("finished"),
         due_at=number("due"),
         cancel_at=number("cancel"),
+        failures=int(fields.get("failures", 0)),
         losses=int(fields.get("losses", 0)),
         note=fields.get("note"),
+        boot=fields.get("boot"),
+        may_run="orphan" in fields,
     )
 
 

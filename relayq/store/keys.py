@@ -11,12 +11,19 @@ PREFIX = "{rq}:"
 #: name -> (suffix, type, what it holds and who deletes it). `permanent` keys outlive every job;
 #: `pruned` ones go with their job; the others have a TTL.
 KEYS: dict[str, tuple[str, str, str]] = {
-    "meta": ("meta", "hash", "fleet key id, Redis run id, expiry window, storm brake; permanent"),
+    "meta": (
+        "meta",
+        "hash",
+        "fleet key id, Redis run id, last tick, lease times, quiet time, storm brake, the "
+        "sweep's place; permanent",
+    ),
     "ids": ("ids", "zset", "every job id, all scores 0, for look-up by prefix; permanent"),
     "recent": ("recent", "list", "the ids that were submitted last, newest first; permanent"),
     "name": ("name:", "zset", "per name: job ids, numbered as submitted; until its jobs are gone"),
     "group": ("group:", "zset", "per group: job ids, numbered likewise; until its jobs are gone"),
     "unique": ("unique:", "string", "per unique key: the one job that has it; until that ends"),
+    "events": ("events", "stream", "the audit trail: about the last 10,000 events; permanent"),
+    "refused": ("refused:", "string", "per host: a refusal that was just noted; TTL 600 s"),
     "state": (
         "state:",
         "zset",
@@ -44,6 +51,8 @@ KEYS: dict[str, tuple[str, str, str]] = {
     "control": ("control:", "list", "per host: cancels and requests for output; TTL 120 s"),
 }
 
+_NAMES = {start: name for name, (start, _, _) in KEYS.items()}
+
 
 class Keys:
     """The keys of one data set."""
@@ -54,6 +63,12 @@ class Keys:
     def __call__(self, name: str, suffix: str = "") -> str:
         """Return the key `name`, for one job, host, queue or reply where it is kept for each."""
         return f"{self.prefix}{KEYS[name][0]}{suffix}"
+
+    def parts(self, key: str) -> tuple[str, str]:
+        """Return the name and the suffix of a whole key; ("", key) for one that isn't declared."""
+        head, colon, suffix = key.removeprefix(self.prefix).partition(":")
+        name = _NAMES.get(head + colon)
+        return ("", key) if name is None else (name, suffix)
 
     def nudge_prefix(self) -> str:
         """Return what Celery puts before its queue names."""

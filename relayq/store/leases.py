@@ -23,12 +23,38 @@ class Registration:
 
 
 @dataclass(frozen=True, slots=True)
+class Times:
+    """The lease's times for the whole fleet.
+
+    After `gap` seconds in which nobody ticked, nothing expires for one lease-length.
+    """
+
+    lease: float
+    lost_min: float
+    lost_max: float
+    crash_limit: int
+    gap: float
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """How long ended jobs are kept, and how many of them."""
+
+    age: float
+    jobs: int
+
+
+@dataclass(frozen=True, slots=True)
 class Claim:
-    """A job that was given to a slot; `replies` are followers that want its live output."""
+    """A job that was given to a slot; `replies` are followers that want its live output.
+
+    `failures` and `losses` are the record's counts of the attempts before this one.
+    """
 
     token: Token
     signed: bytes
     failures: int
+    losses: int
     replies: tuple[str, ...]
 
 
@@ -67,11 +93,12 @@ class Leases:
             word = answer[0]
         if word != b"claimed":
             return str(word.decode())
-        _, id, attempt, signed, failures, *replies = answer
+        _, id, attempt, signed, failures, losses, *replies = answer
         return Claim(
             token=Token(id.decode(), int(attempt), uid),
             signed=signed or b"",
             failures=int(failures),
+            losses=int(losses),
             replies=tuple(reply.decode() for reply in replies),
         )
 
@@ -104,15 +131,22 @@ class Leases:
         word, *words = (part.decode() for part in answer)
         return word, words
 
-    def park(self, who: Registration, tokens: Iterable[Token], *, duration: float) -> str:
-        """Lengthen the leases of a worker that stops on purpose."""
+    def park(
+        self, who: Registration, tokens: Iterable[Token], *, duration: float
+    ) -> tuple[str, list[str]]:
+        """Lengthen the leases of a worker that stops on purpose.
+
+        Returns "ok" or "replaced", and for each token "ok", "cancel" or "stale": what isn't ok
+        must be ended before the permit is made longer.
+        """
         rest: list[str | int] = []
         for token in tokens:
             rest += [token.id, token.attempt, token.uid]
         answer = self._scripts.call(
             "park", rest, host=who.host, install=who.install, duration=duration
         )
-        return str(answer.decode())
+        word, *words = (part.decode() for part in answer)
+        return word, words
 
     def finish(
         self,
@@ -125,8 +159,11 @@ class Leases:
         exit_code: int | None = None,
         signal: int | None = None,
         delay: float | None = None,
+        counts: str = "",
     ) -> str:
         """End an attempt; `delay` is the seconds until a retry, for the state scheduled.
+
+        `counts` names the count of the record that it adds to: "failures", "losses", or none.
 
         Returns the state that the job now has (cancelled if that was asked first), "already"
         for a repeat, "stale" when the lease moved on (the outcome is kept beside the record),
@@ -145,6 +182,7 @@ class Leases:
             exit="" if exit_code is None else exit_code,
             signal="" if signal is None else signal,
             due="" if delay is None else delay,
+            counts=counts,
             outcome=outcome,
         )
         return str(answer.decode())
@@ -170,24 +208,27 @@ class Leases:
 
     def tick(
         self,
+        times: Times | None = None,
         *,
-        lease: float,
-        lost_min: float,
-        lost_max: float,
-        crash_limit: int,
-        keep: float,
         template: str,
+        keep: Keep | None = None,
         limit: int = 100,
     ) -> list[tuple[str, str]]:
-        """Do what time asks for; returns (word, id) pairs: expired, judged, due, pruned."""
+        """Do what time asks for; returns (word, id) pairs: expired, judged, due, pruned.
+
+        Without `times` those count that a worker used last: who only waits mustn't change them.
+        Without `keep` nothing is pruned. Each sort of thing is done for `limit` jobs at most.
+        """
         answer = self._scripts.call(
             "tick",
             template=template,
-            lease=lease,
-            lost_min=lost_min,
-            lost_max=lost_max,
-            crash_limit=crash_limit,
-            keep=keep,
+            lease="" if times is None else times.lease,
+            lost_min="" if times is None else times.lost_min,
+            lost_max="" if times is None else times.lost_max,
+            crash_limit="" if times is None else times.crash_limit,
+            gap="" if times is None else times.gap,
+            keep="" if keep is None else keep.age,
+            keep_jobs="" if keep is None else keep.jobs,
             limit=limit,
         )
         words = [part.decode() for part in answer]

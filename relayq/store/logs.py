@@ -8,7 +8,7 @@ Positions are byte offsets into the output (model/output.py).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,6 +72,15 @@ class Logs:
         pieces = [_piece(entry, fields) for entry, fields in rows]
         return sorted((p for p in pieces if p.attempt == attempt), key=lambda p: p.position)
 
+    def ends(self, ids: Sequence[str]) -> Sequence[Piece | None]:
+        """Return for each job the piece that its log got last, or None."""
+        pipe = self._connection.pipeline(transaction=False)
+        for id in ids:
+            pipe.xrevrange(self._keys("log", id), count=1)
+        with broker_errors():
+            answers = pipe.execute()
+        return [_piece(*rows[0]) if rows else None for rows in answers]
+
     def follow(self, id: str, reply: str) -> None:
         """Note that `reply` wants the job's live output, for every attempt to come."""
         pipe = self._connection.pipeline(transaction=True)
@@ -107,11 +116,13 @@ class Logs:
         position: int,
         patience: float,
         await_end: bool = True,
+        count: int = 16,
     ) -> tuple[list[Piece], bytes | None, bool]:
         """Ack `position`, drop what was read, and block for more.
 
-        Returns the next pieces, the job's signed outcome when it came with its end, and whether
-        the job has ended or parked (which wakes the call unless `await_end` is False).
+        Returns the next pieces, `count` at most, the job's signed outcome when it came with its
+        end, and whether the job has ended or parked (which wakes the call unless `await_end` is
+        False).
         """
         pipe = self._connection.pipeline(transaction=False)
         pipe.set(self._keys("ack", reply), position, ex=ACK_TTL)
@@ -120,7 +131,7 @@ class Logs:
         streams = {self._keys("reply", reply): since}
         if await_end:
             streams[self._keys("done", id)] = b"0"
-        pipe.xread(streams, count=16, block=max(1, int(patience * 1000)))
+        pipe.xread(streams, count=count, block=max(1, int(patience * 1000)))
         with broker_errors():
             answer: Any = pipe.execute()[-1]
         rows = answer.items() if isinstance(answer, dict) else (answer or [])

@@ -8,16 +8,17 @@ place where Redis' errors become relayq's.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from importlib import resources
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import redis
 
-from relayq.errors import BrokerUnavailable
+from relayq.errors import BrokerFull, BrokerUnavailable
 from relayq.store.keys import Keys
 
+_FOLDER = Path(__file__).with_name("lua")
 _ARGS = re.compile(r"^-- args: (.+)$", re.MULTILINE)
 
 
@@ -38,11 +39,43 @@ def broker_errors(what: str = "the broker") -> Iterator[None]:
     except redis.exceptions.ResponseError as error:
         out_of_memory = isinstance(error, redis.exceptions.OutOfMemoryError)
         if out_of_memory or "OOM command" in str(error) or "MISCONF" in str(error):
-            raise BrokerUnavailable(
+            raise BrokerFull(
                 f"{what} takes no new work: {error}",
                 hint="free memory or disk on the broker's machine",
             ) from error
         raise
+
+
+class _Sent:
+    """A script that was sent, over a connection that nobody else uses until the answer was read."""
+
+    def __init__(self, pool: Any, sha: str, keys: Sequence[str], values: Sequence[Any]) -> None:
+        # Untyped, since redis-py leaves its connections' methods so.
+        self._pool = pool
+        self._connection = pool.get_connection()
+        try:
+            self._connection.send_command("EVALSHA", sha, len(keys), *keys, *values)
+        except BaseException:
+            self._drop()
+            raise
+
+    def answer(self) -> Any:
+        """Wait for the answer."""
+        try:
+            answer = self._connection.read_response()
+        except redis.exceptions.ResponseError:
+            self._pool.release(self._connection)
+            raise
+        except BaseException:
+            self._drop()
+            raise
+        self._pool.release(self._connection)
+        return answer
+
+    def _drop(self) -> None:
+        # Half a command, or an answer that is still to come, must not meet the next call.
+        self._connection.disconnect()
+        self._pool.release(self._connection)
 
 
 class Scripts:
@@ -56,14 +89,42 @@ class Scripts:
 
     def call(self, script_name: str, rest: Sequence[Any] = (), **arguments: Any) -> Any:
         """Run one script atomically; bytes stay bytes, words are bytes too."""
-        script, names = self._script(script_name)
-        arguments["offset"] = self.offset()
-        if set(arguments) != set(names):
-            raise TypeError(f"{script_name} takes {names}, not {sorted(arguments)}")
+        script, values = self._prepared(script_name, arguments)
         with broker_errors():
-            return script(
-                keys=[self._keys("meta")], args=[*(arguments[name] for name in names), *rest]
-            )
+            return script(keys=[self._keys("meta")], args=[*values, *rest])
+
+    def send(
+        self, script_name: str, rest: Sequence[Any] = (), **arguments: Any
+    ) -> Callable[[], Any]:
+        """Begin to `call`; the function that is returned waits for the answer, and is called once.
+
+        So the caller can prepare the next call while Redis runs this one.
+        """
+        script, values = self._prepared(script_name, arguments)
+        keys, values = [self._keys("meta")], [*values, *rest]
+        sent: _Sent | None = None
+        with broker_errors(), suppress(redis.exceptions.ConnectionError):
+            sent = _Sent(self._connection.connection_pool, script.sha, keys, values)
+
+        def answer() -> Any:
+            with broker_errors():
+                try:
+                    if sent is not None:
+                        return sent.answer()
+                except (redis.exceptions.NoScriptError, redis.exceptions.ConnectionError):
+                    pass
+                # As `call` would: it loads the script, and replaces a broken connection once.
+                return script(keys=keys, args=values)
+
+        return answer
+
+    def _prepared(self, name: str, arguments: Mapping[str, Any]) -> tuple[Any, list[Any]]:
+        """Return a script and the values of its named arguments."""
+        script, names = self._script(name)
+        given = {**arguments, "offset": self.offset()}
+        if set(given) != set(names):
+            raise TypeError(f"{name} takes {names}, not {sorted(given)}")
+        return script, [given[name] for name in names]
 
     def _script(self, name: str) -> tuple[Any, list[str]]:
         if name not in self._loaded:
@@ -72,9 +133,8 @@ class Scripts:
         return self._loaded[name]
 
     def _source(self, name: str) -> tuple[str, list[str]]:
-        folder = resources.files("relayq.store") / "lua"
-        body = (folder / f"{name}.lua").read_text()
-        prelude = (folder / "prelude.lua").read_text()
+        body = (_FOLDER / f"{name}.lua").read_text("utf-8")
+        prelude = (_FOLDER / "prelude.lua").read_text("utf-8")
         found = _ARGS.search(body)
         if found is None:
             raise ValueError(f"{name}.lua has no `-- args:` line")

@@ -12,13 +12,15 @@ from relayq.model.hosts import queues_of
 from relayq.model.jobs import JobRecord, JobState, Outcome, Spec, Token, new_id
 from relayq.signing import Signer
 from relayq.store import Store
-from relayq.store.leases import Claim, Registration
+from relayq.store.leases import Claim, Keep, Registration, Times
 
 LEASE = 60.0
 LOST_MIN = 30.0
 LOST_MAX = 900.0
 CRASH_LIMIT = 3
 KEEP = 30 * 86_400.0
+KEPT = Keep(age=KEEP, jobs=10**6)
+TIMES = Times(lease=LEASE, lost_min=LOST_MIN, lost_max=LOST_MAX, crash_limit=CRASH_LIMIT, gap=30.0)
 
 
 class Clock:
@@ -86,16 +88,18 @@ class Fleet:
     def resolve(self, id: str, state: JobState, *, note: str = "") -> str:
         return self.store.jobs.resolve(id, state, template=TEMPLATE, note=note)
 
-    def tick(self, **changes: Any) -> list[tuple[str, str]]:
-        times: dict[str, Any] = {
-            "lease": LEASE,
-            "lost_min": LOST_MIN,
-            "lost_max": LOST_MAX,
-            "crash_limit": CRASH_LIMIT,
-            "keep": KEEP,
-            "template": TEMPLATE,
-        }
-        return self.store.leases.tick(**times | changes)
+    def tick(
+        self,
+        times: Times | None = TIMES,
+        *,
+        keep: Keep | None = KEPT,
+        is_regular: bool = True,
+        limit: int = 100,
+    ) -> list[tuple[str, str]]:
+        """Tick as a fleet does that has ticked all the time, or not (`is_regular`)."""
+        if is_regular and self.store.connection.hexists(self.key("meta"), "ticked"):
+            self.store.connection.hset(self.key("meta"), "ticked", self.now())
+        return self.store.leases.tick(times, template=TEMPLATE, keep=keep, limit=limit)
 
     def expire(self) -> list[tuple[str, str]]:
         """Let every lease that nobody renews run out."""
@@ -200,6 +204,7 @@ class FleetHost:
     ) -> str:
         if state is JobState.SCHEDULED:
             options.setdefault("delay", 1.0)
+            options.setdefault("counts", "failures")
         return self.fleet.store.leases.finish(
             token,
             state,
@@ -216,6 +221,10 @@ class FleetHost:
         return self.fleet.store.leases.lose(token, template=TEMPLATE, crash_limit=CRASH_LIMIT)
 
     def park(self, *tokens: Token, duration: float = 900.0) -> str:
+        return self.park_all(*tokens, duration=duration)[0]
+
+    def park_all(self, *tokens: Token, duration: float = 900.0) -> tuple[str, list[str]]:
+        """Park, and return a word for each token, too."""
         return self.fleet.store.leases.park(self.who, tokens, duration=duration)
 
     def run(self, id: str, state: JobState = JobState.SUCCEEDED) -> Token:

@@ -316,3 +316,12 @@ def test_an_unknown_job_cannot_be_released(fleet):
     host = FleetHost(fleet, Registration("pi4", "install", "boot"))
 
     assert host.release(Token("nosuchjob000", 1, "uid")) == "gone"
+
+
+def test_a_worker_that_stops_is_told_what_it_must_end_before_its_permit_is_made_longer(fleet):
+    host = fleet.host()
+    goes_on, stale, cancelled = (host.start(fleet.submit(host="pi4")) for _ in range(3))
+    host.release(stale)
+    fleet.cancel(cancelled.id)
+
+    assert host.park_all(goes_on, stale, cancelled) == ("ok", ["ok", "stale", "cancel"])

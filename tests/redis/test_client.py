@@ -3,9 +3,17 @@
 import pytest
 
 from relayq.client import Relay
-from relayq.errors import Conflict, NoSuchHost, NoSuchJob, RelayqError
+from relayq.errors import (
+    Conflict,
+    NoSuchHost,
+    NoSuchJob,
+    RelayqError,
+    WaitTimeout,
+)
 from relayq.model.jobs import JobState
-from relayq.results import Session
+from relayq.model.output import STDOUT, frame
+from relayq.results import first_ended
+from relayq.session import Session
 from tests.redis.scenes import reach
 
 
@@ -153,3 +161,73 @@ def test_jobs_are_pruned(fleet, job):
 def test_a_prune_that_says_nothing_sensible_is_refused(job, wrong):
     with pytest.raises(RelayqError):
         job.prune(**wrong)
+
+
+def test_a_plan_is_what_a_submit_would_queue(fleet, job):
+    fleet.host("pi4")
+    asked = {"cmd": "true", "cwd": "/tmp", "host": "pi4", "name": "encode", "priority": "high"}
+
+    plan = job.plan("run_command", **asked)
+
+    assert (plan.queue, plan.name, plan.priority) == ("host.pi4", "encode", 8)
+    assert plan.payload == {"cmd": "true", "cwd": "/tmp"}
+    assert job.list() == []
+    with pytest.raises(NoSuchHost):
+        job.plan("run_command", cmd="true", host="mars")
+    assert job.plan("run_command", cmd="true", host="mars", wait_for_host=True).host == "mars"
+    with pytest.raises(RelayqError):
+        job.plan("run_command", cmd="true", colour="red")
+
+
+def test_a_plan_without_a_host_asks_no_broker(home):
+    with Relay(home=home, url="redis://127.0.0.1:1") as relay:
+        assert relay.job.plan("run_command", cmd="true").queue == "any"
+
+
+def test_the_first_of_several_that_ends_is_waited_for(fleet, job):
+    slow, quick, late = (job.run("true") for _ in range(3))
+    host = fleet.host()
+    with pytest.raises(WaitTimeout):
+        first_ended([slow, quick], timeout=0.01)
+
+    tokens = [host.start(one.id) for one in (slow, quick)]
+    host.finish(tokens[1], JobState.FAILED)
+    host.finish(tokens[0])
+
+    assert first_ended([slow, quick, late]) is quick
+    assert first_ended([late, slow]) is slow
+    late.cancel()
+
+
+def test_a_retry_that_is_followed_shows_what_runs_then_and_nothing_older(fleet, job):
+    result = job.run("true")
+    host = fleet.host()
+    host.finish(host.start(result.id), JobState.FAILED, output=frame(STDOUT, 0.0, b"old"))
+    assert result.stdout == "old"
+
+    result.retry(follow=True)
+    assert fleet.store.logs.followers(result.id) == [result.reply]
+    host.finish(host.start(result.id), output=frame(STDOUT, 0.0, b"new"))
+
+    assert [one.data for one in result.logs(follow=True)] == [b"new"]
+    assert result.successful()
+
+
+def test_a_retry_that_is_followed_and_cancelled_has_no_output(fleet, job):
+    result = job.run("true")
+    host = fleet.host()
+    host.finish(host.start(result.id), JobState.FAILED, output=frame(STDOUT, 0.0, b"old"))
+
+    result.retry(follow=True).cancel()
+
+    assert list(result.logs(follow=True)) == []
+
+
+def test_a_retry_that_is_refused_leaves_no_follower(fleet, job):
+    result = job.run("true")
+
+    with pytest.raises(Conflict):
+        result.retry(follow=True)
+
+    assert fleet.store.logs.followers(result.id) == []
+    result.cancel()

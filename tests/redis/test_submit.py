@@ -1,6 +1,7 @@
 """submit: records and nudges are stored together, once."""
 
 import json
+from functools import partial
 
 import pytest
 
@@ -8,8 +9,10 @@ from relayq.dispatch import TEMPLATE, Placed, message
 from relayq.errors import NoSuchJob, RelayqError, WrongFleetKey
 from relayq.model.jobs import JobState
 from relayq.signing import Signer
+from relayq.store import Store
 from relayq.store.jobs import BATCH, Submission
 from tests.redis.fleet import Fleet, spec
+from tests.waiting import until
 
 
 def test_a_submitted_job_is_queued_with_its_signed_spec(fleet):
@@ -52,6 +55,60 @@ def test_the_dispatcher_splits_what_is_more_than_a_batch(fleet, store):
 
     assert placed == [Placed(one.id, JobState.QUEUED) for one in specs]
     assert store.jobs.count()[JobState.QUEUED] == BATCH + 2
+
+
+def test_a_batch_is_stored_before_anybody_waits_for_it(fleet, store):
+    fleet.dispatcher.submit([spec()])
+    one = spec()
+    submission = Submission(one, fleet.signer.sign_spec(one))
+
+    answer = store.jobs.send([submission], template=TEMPLATE, key_id=fleet.signer.key_id)
+
+    until(lambda: store.connection.exists(fleet.key("job", one.id)), what="the job to be stored")
+    assert answer() == ["queued"]
+
+
+def test_a_spec_that_cannot_be_signed_costs_no_batch_before_it_its_answer(fleet, store):
+    specs = [*(spec() for _ in range(BATCH)), spec(payload={"cmd": object()})]
+
+    with pytest.raises(TypeError):
+        fleet.dispatcher.submit(specs)
+
+    assert store.jobs.count()[JobState.QUEUED] == BATCH
+    assert store.connection.ping()
+
+
+def test_a_server_that_forgot_its_scripts_gets_them_again(fleet, store):
+    fleet.dispatcher.submit([spec()])
+    store.connection.script_flush()
+    specs = [spec() for _ in range(BATCH + 1)]
+
+    placed = fleet.dispatcher.submit(specs)
+
+    assert placed == [Placed(one.id, JobState.QUEUED) for one in specs]
+    assert len(fleet.nudges()) == len(specs) + 1
+
+
+@pytest.mark.parametrize("moment", ["before it is sent", "before it is answered"])
+def test_a_connection_that_breaks_under_a_submit_is_replaced(redis7, moment):
+    with redis7.connect() as connection, redis7.connect() as other:
+        connection.flushdb()
+        signer, store, one = Signer(b"k" * 32), Store(connection, prefix="{test}:"), spec()
+        submit = partial(
+            store.jobs.send,
+            [Submission(one, signer.sign_spec(one))],
+            template=TEMPLATE,
+            key_id=signer.key_id,
+        )
+        assert submit()() == ["queued"]
+
+        if moment == "before it is sent":
+            other.client_kill_filter(_type="normal", skipme=True)
+        answer = submit()
+        if moment == "before it is answered":
+            other.client_kill_filter(_type="normal", skipme=True)
+
+        assert answer() == ["exists"]
 
 
 def test_submitting_nothing_is_harmless(fleet, store):

@@ -1,5 +1,7 @@
 """Verdicts: what becomes of a job whose host went away, said no more, or says that it is gone."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from relayq.model.jobs import JobState, Token
@@ -110,6 +112,90 @@ def test_a_persons_retry_begins_the_count_anew(fleet):
     fleet.expire()
 
     assert (fleet.state(id), fleet.record(id).losses) == (JobState.QUEUED, 0)
+
+
+# Mistakes that a model of the protocol found in its drafts
+
+
+@pytest.mark.parametrize("on_lost", ["retry", "ask", "fail"])
+def test_after_the_verdict_the_same_token_is_kept_out_by_the_state(fleet, store, on_lost):
+    host = fleet.host()
+    lost = fleet.lose(host, fleet.submit(on_lost=on_lost))
+    state = fleet.state(lost.id)
+
+    assert host.beat(lost) == ["stale"]
+    assert host.park(lost) == "ok"
+    assert host.release(lost) == "stale"
+    assert host.finish(lost, output=b"too late") == "stale"
+
+    record = fleet.record(lost.id)
+    assert (record.state, record.attempt) == (state, lost.attempt)
+    assert store.jobs.outcome(lost.id) is None
+    assert store.connection.exists(fleet.key("late", lost.id))
+
+
+@pytest.mark.parametrize("phase", ["claimed", "started"])
+def test_a_claim_that_expired_before_its_first_beat_may_not_start(fleet, phase):
+    host = fleet.host()
+    token = host.claim(fleet.submit())
+    fleet.expire()
+
+    assert host.beat(token, phase=phase) == ["stale"]
+
+    record = fleet.record(token.id)
+    assert (record.state, record.started_at) == (JobState.QUEUED, None)
+
+
+def test_a_host_that_claims_its_own_lost_job_again_holds_one_attempt_of_it(fleet):
+    host = fleet.host()
+    old = host.claim(fleet.submit())
+    fleet.expire()
+    new = host.claim(old.id)
+
+    assert host.beat(old, new) == ["stale", "ok"]
+    assert host.register() == ("ok", [new])
+
+
+def test_a_beat_before_the_verdict_calls_the_verdict_off(fleet):
+    host = fleet.host()
+    token = host.start(fleet.submit(on_lost="fail"))
+    fleet.expire()
+    host.beat(token)
+
+    for _ in range(60):
+        fleet.clock.advance(LEASE / 4)
+        host.beat(token)
+        assert fleet.tick() == []
+
+    assert fleet.state(token.id) is JobState.RUNNING
+
+
+@pytest.mark.parametrize("on_lost", ["retry", "ask", "fail"])
+def test_any_number_of_reapers_come_to_one_verdict(fleet, on_lost):
+    token = fleet.host().start(fleet.submit(on_lost=on_lost))
+    for advance in (LEASE + 1, 901):
+        fleet.clock.advance(advance)
+        with ThreadPoolExecutor(4) as reapers:
+            done = [
+                pair for answer in reapers.map(lambda _: fleet.tick(), range(8)) for pair in answer
+            ]
+        assert len(done) == 1
+
+    assert fleet.record(token.id).losses == 1
+
+
+def test_a_poisonous_job_is_a_dead_letter_and_the_others_go_on(fleet):
+    host = fleet.host()
+    poison = fleet.submit(priority=10)
+    other = fleet.submit()
+
+    while (token := host.claim()).id == poison:
+        host.beat(token)
+        fleet.expire()
+        fleet.judge()
+
+    assert (fleet.state(poison), token.id) == (JobState.FAILED, other)
+    assert fleet.record(poison).attempt == 3
 
 
 # How long a job stays lost

@@ -22,6 +22,7 @@ for i = rest, #ARGV, 4 do
       ends = math.max(ends, tonumber(call("ZSCORE", K.state .. "running", id) or 0))
     end
     move(id, state, "running", instant(ends))
+    if state == "lost" then event("found", "j", id, "h", host, "a", attempt) end
     local cancelled = call("HGET", K.job .. id, "cancel")
     if phase == "started" and not cancelled then
       if call("HSETNX", K.job .. id, "started", instant(at)) == 1 then

@@ -7,7 +7,7 @@
 --
 -- args: offset host install boot session uid lease nudged
 -- rest: queues
--- Returns  "none" | "again" | "replaced" | "claimed", id, attempt, signed spec, failures before, followers...
+-- Returns  "none" | "again" | "replaced" | "claimed", id, attempt, signed spec, failures and losses before, followers...
 local holder = call("HMGET", K.host .. host, "install", "session")
 if holder[1] ~= install or holder[2] ~= session then return { "replaced" } end
 local first, best, where
@@ -18,7 +18,7 @@ for i = rest, #ARGV do
   end
 end
 if not first then return { "none" } end
-local record = call("HMGET", K.job .. first, "state", "attempt", "failures", "host")
+local record = call("HMGET", K.job .. first, "state", "attempt", "failures", "host", "losses")
 if record[1] ~= "queued" then
   call("ZREM", K.queue .. where, first)
   return { "again" }
@@ -36,6 +36,7 @@ if record[4] and record[4] ~= host then call("ZREM", K.by_host .. record[4], fir
 move(first, "queued", "running", instant(at + tonumber(lease)))
 call("SADD", K.active .. host, first)
 call("ZADD", K.by_host .. host, instant(at), first)
-local answer = { "claimed", first, tostring(attempt), call("GET", K.spec .. first), record[3] or "0" }
+event("claimed", "j", first, "h", host, "a", attempt)
+local answer = { "claimed", first, tostring(attempt), call("GET", K.spec .. first), record[3] or "0", record[5] or "0" }
 for _, reply in ipairs(call("SMEMBERS", K.followers .. first)) do table.insert(answer, reply) end
 return answer

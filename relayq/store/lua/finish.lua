@@ -3,14 +3,20 @@
 -- A cancel that came first wins, whatever the outcome says. A repeated call (a lost reply) is
 -- answered "already". What comes after the job is released here, so that no crash can part them.
 --
--- args: offset template id attempt uid state reason exit signal due outcome
+-- `counts` names the counter that the attempt adds to unless it was cancelled: failures, losses, or
+-- none.
+--
+-- args: offset template id attempt uid state reason exit signal due counts outcome
 -- Returns  the state that the job now has | "already" | "stale" | "gone"
 call("ZREM", K.hosts, "")
 local word, from = check(id, attempt, uid)
 if word == "gone" then return "gone" end
 if word ~= "current" then
   if call("HGET", K.job .. id, "ended_by") == uid then return "already" end
-  call("SET", K.late .. id, outcome)
+  if call("GET", K.late .. id) ~= outcome then
+    call("SET", K.late .. id, outcome)
+    event("late", "j", id, "a", attempt, "s", state, "r", reason)
+  end
   return "stale"
 end
 local at = now()
@@ -22,10 +28,11 @@ call("HSET", K.job .. id, "ended_by", uid)
 if exit ~= "" then call("HSET", K.job .. id, "exit", exit) end
 if signal ~= "" then call("HSET", K.job .. id, "signal", signal) end
 call("SET", K.outcome .. id, outcome)
+if counts ~= "" and to ~= "cancelled" then call("HINCRBY", K.job .. id, counts, 1) end
 if to == "scheduled" then
   move(id, from, "scheduled", instant(at + tonumber(due)))
   call("HSET", K.job .. id, "due", instant(at + tonumber(due)), "reason", reason)
-  call("HINCRBY", K.job .. id, "failures", 1)
+  event("retrying", "j", id, "h", r[2] or "", "a", attempt, "r", reason, "d", instant(at + tonumber(due)), "x", exit, "g", signal)
   return to
 end
 settle(id, from, to, reason, at, outcome)

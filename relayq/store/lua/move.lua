@@ -2,7 +2,7 @@
 -- It keeps the place that its first queueing gave it. The spec is signed anew by who asks, from the
 -- one that was read: when that isn't the stored one any more, nothing changes.
 --
--- args: offset template id queue priority before spec
+-- args: offset template id queue priority before spec who
 -- Returns  "moved" | "changed" | "unfit", state | "gone"
 local r = call("HMGET", K.job .. id, "state", "queue", "priority", "kind")
 local state = r[1]
@@ -19,4 +19,5 @@ if state == "queued" then
   call("ZADD", K.queue .. queue, string.format("%.0f", place), id)
   nudge(id, r[4], queue)
 end
+event("moved", "j", id, "q", queue, "p", priority, "w", who)
 return { "moved" }

@@ -23,6 +23,13 @@ local function nudge(id, kind, queue)
   call("LPUSH", K.nudges .. queue, message)
 end
 
+-- Note what happened in the audit trail, in pairs: j job, h host, a attempt, w who asked, s state,
+-- r reason, x exit code, g signal, q queue, p priority, d due, t seconds, n count, k install.
+-- Its instant is the entry's id. 10,000 entries are 1.2 MB.
+local function event(what, ...)
+  call("XADD", K.events, "MAXLEN", "~", 10000, "*", "e", what, ...)
+end
+
 -- Move the job's index entry and its state.
 local function move(id, from, to, score)
   call("ZREM", K.state .. from, id)
@@ -36,8 +43,8 @@ local function leave_host(id, host)
   call("HDEL", K.job .. id, "phase")
 end
 
--- Put a job on its queue, at the place that its first queueing gave it.
-local function enqueue(id, from, at)
+-- Put a job on its queue, at the place that its first queueing gave it. The rest is for the event.
+local function enqueue(id, from, at, what, ...)
   local r = call("HMGET", K.job .. id, "kind", "queue", "priority", "queued")
   local since = r[4]
   if not since then
@@ -48,6 +55,7 @@ local function enqueue(id, from, at)
   move(id, from, "queued", instant(at))
   call("ZADD", K.queue .. r[2], position(r[3], since), id)
   nudge(id, r[1], r[2])
+  event(what, "j", id, ...)
 end
 
 -- Wake those who wait for the job; `outcome` saves them a call when it is small.
@@ -79,9 +87,18 @@ end
 -- Give a job its final or parked state; from there, what comes after it.
 local function settle(id, from, to, reason, at, outcome)
   move(id, from, to, instant(at))
-  if is_final(to) then let_go(id, call("HGET", K.job .. id, "unique")) end
+  local r = call("HMGET", K.job .. id, "unique", "host", "attempt", "exit", "signal")
+  if is_final(to) then let_go(id, r[1]) end
   call("HSET", K.job .. id, "reason", reason, "finished", instant(at))
   announce(id, to, outcome)
+  local said = { "j", id, "s", to, "r", reason }
+  local function add(key, value)
+    if value then table.insert(said, key); table.insert(said, value) end
+  end
+  if from == "running" or from == "lost" then
+    add("h", r[2]); add("a", r[3]); add("x", r[4]); add("g", r[5])
+  end
+  event(is_final(to) and "ended" or "parked", unpack(said))
 end
 
 -- Release or fail the jobs that come after `id`. A failure goes down the whole graph.
@@ -101,7 +118,7 @@ local function settle_dependents(id, state, at)
           if due and tonumber(due) > at then
             move(child, "waiting", "scheduled", due)
           else
-            enqueue(child, "waiting", at)
+            enqueue(child, "waiting", at, "ready")
           end
         end
       end
@@ -129,13 +146,13 @@ local function verdict(id, from, at, crash_limit, absent)
   if not started and tonumber(r[3] or 0) < 5 then
     leave_host(id, host)
     call("HINCRBY", K.job .. id, "unstarted", 1)
-    enqueue(id, from, at)
+    enqueue(id, from, at, "judged", "s", "queued", "r", "unstarted", "h", host or "", "a", r[7] or "")
     return "queued"
   end
   local losses = call("HINCRBY", K.job .. id, "losses", 1)
   leave_host(id, host)
   if on_lost == "retry" and losses < tonumber(crash_limit) then
-    enqueue(id, from, at)
+    enqueue(id, from, at, "judged", "s", "queued", "r", "lost", "h", host or "", "a", r[7] or "")
     return "queued"
   end
   local to = on_lost == "ask" and "needs_human" or "failed"

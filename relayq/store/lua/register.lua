@@ -9,15 +9,23 @@
 call("ZREM", K.hosts, "")
 local at = now()
 local known = call("HGET", K.meta, "key_id")
-if known and known ~= key_id then return { "wrong_key" } end
+-- Who is refused asks again every second: one line in ten minutes says it.
+local function refuse(why)
+  if call("SET", K.refused .. host, install, "NX", "EX", 600) then
+    event("refused", "h", host, "r", why, "k", install)
+  end
+  return { why }
+end
+if known and known ~= key_id then return refuse("wrong_key") end
 local old = call("HMGET", K.host .. host, "install", "seen", "stopped")
 local is_live = old[2] and not old[3] and tonumber(old[2]) + tonumber(lease) > at
-if old[1] and old[1] ~= install and is_live then return { "taken" } end
+if old[1] and old[1] ~= install and is_live then return refuse("taken") end
 call("HSET", K.host .. host, "install", install, "boot", boot, "session", session, "seen", instant(at), "slots", slots,
   "version", version, "facts", facts)
 call("HDEL", K.host .. host, "stopped")
 call("ZADD", K.hosts, instant(at), host)
 if not known then call("HSET", K.meta, "key_id", key_id) end
+event("registered", "h", host, "k", install)
 local answer = { "ok" }
 for _, id in ipairs(call("SMEMBERS", K.active .. host)) do
   local r = call("HMGET", K.job .. id, "attempt", "uid", "host", "state", "boot")

@@ -8,12 +8,12 @@ local word, from = check(id, attempt, uid)
 if word == "gone" then return "gone" end
 if word ~= "current" then return "stale" end
 local at = now()
-local r = call("HMGET", K.job .. id, "cancel", "host")
+local r = call("HMGET", K.job .. id, "cancel", "host", "phase")
 leave_host(id, r[2])
 if r[1] then
   settle(id, from, "cancelled", "user", at)
   settle_dependents(id, "cancelled", at)
   return "cancelled"
 end
-enqueue(id, from, at)
+enqueue(id, from, at, r[3] == "started" and "handed_back" or "released", "h", r[2] or "", "a", attempt)
 return "queued"

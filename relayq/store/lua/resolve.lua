@@ -1,6 +1,6 @@
 -- resolve: a person closes a job that waits for one, as succeeded or failed.
 --
--- args: offset template id state note
+-- args: offset template id state note who
 -- Returns  the state that the job now has | "unfit", state | "gone"
 call("ZREM", K.hosts, "")
 local from = call("HGET", K.job .. id, "state")
@@ -8,6 +8,7 @@ if not from then return { "gone" } end
 if from ~= "needs_human" then return { "unfit", from } end
 local at = now()
 if note ~= "" then call("HSET", K.job .. id, "note", note) end
+event("resolved", "j", id, "s", state, "w", who)
 settle(id, from, state, "user", at)
 settle_dependents(id, state, at)
 return { state }

@@ -3,7 +3,9 @@
 -- reported it gone nor rebooted, unless the person says that it is gone (force); and while another
 -- job has its unique key.
 --
--- args: offset template id force
+-- `note` is the person's remark, if there is one.
+--
+-- args: offset template id force note who
 -- Returns  "queued" | "orphan", host | "taken", id | "unfit", state | "gone"
 local r = call("HMGET", K.job .. id, "state", "orphan", "unique")
 local state = r[1]
@@ -26,6 +28,7 @@ call("HSET", K.job .. id, "queued", instant(at))
 if r[3] then call("SET", K.unique .. r[3], id) end
 call("HDEL", K.job .. id, "cancel", "exit", "signal", "losses", "unstarted", "failures",
   "orphan", "ended_by", "note")
+if note ~= "" then call("HSET", K.job .. id, "note", note) end
 call("DEL", K.done .. id)
-enqueue(id, state, at)
+enqueue(id, state, at, "retried", "s", state, "w", who)
 return { "queued" }

@@ -1,9 +1,16 @@
 -- tick: what must happen because time passed: leases that expire, verdicts that are due, jobs
 -- whose time has come, records that are old. Bounded, and re-checks everything, so that any number
--- of callers is harmless. Nothing expires or is judged in the first lease-length after a new Redis
--- run id was seen, nor (once) for one lease-length when several hosts seem to vanish at a time.
+-- of callers is harmless. Nothing expires, is judged or pruned in the first lease-length after a new
+-- Redis run id was seen, or after nobody ticked for `gap` seconds: then Redis' clock was set forward,
+-- the broker was asleep or hung, or the whole fleet was away, and the hosts must get to beat first.
+-- (Redis has no clock to compare: its uptime is its wall clock's too.) When several hosts seem to
+-- vanish at a time, that is waited for once, too. After a step back of the clock, leases and verdicts
+-- are set back with it.
 --
--- args: offset template lease lost_min lost_max crash_limit keep limit
+-- The lease's times are the fleet's: a caller without its own ("") gets those of the last worker, and
+-- expires nothing before there was one. `keep` and `keep_jobs` are "" for who isn't to prune.
+--
+-- args: offset template lease lost_min lost_max crash_limit gap keep keep_jobs limit
 -- Returns  words of what was done: "expired" id, "judged" id, "due" id, "pruned" id
 call("ZREM", K.hosts, "")
 local at = now()
@@ -13,11 +20,55 @@ local function note(word, id) table.insert(done, word); table.insert(done, id) e
 -- fakeredis has no INFO: there the run id never changes.
 local info = redis.pcall("INFO", "server")
 local run_id = type(info) == "string" and info:match("run_id:(%w+)") or "-"
-local meta = call("HMGET", K.meta, "run_id", "quiet_until", "brake")
-local quiet_until = tonumber(meta[2] or 0)
-if meta[1] ~= run_id then
-  quiet_until = meta[1] and at + tonumber(lease) or 0
-  call("HSET", K.meta, "run_id", run_id, "quiet_until", instant(quiet_until))
+local meta = call("HMGET", K.meta, "run_id", "quiet_until", "brake", "ticked", "times")
+local quiet_until, brake, ticked = tonumber(meta[2] or 0), tonumber(meta[3] or 0), tonumber(meta[4] or at)
+
+if lease ~= "" then
+  local times = table.concat({ lease, lost_min, lost_max, crash_limit, gap }, " ")
+  if times ~= meta[5] then call("HSET", K.meta, "times", times) end
+elseif meta[5] then
+  lease, lost_min, lost_max, crash_limit, gap = meta[5]:match("^(%S+) (%S+) (%S+) (%S+) (%S+)$")
+end
+local knows_times = lease ~= ""
+if knows_times then
+  lease, lost_min, lost_max, gap = tonumber(lease), tonumber(lost_min), tonumber(lost_max), tonumber(gap)
+end
+
+-- Set back by `step` what was set by the old clock; what a beat has set since stays.
+local function set_back(step)
+  for _, state in ipairs({ "running", "lost", "scheduled" }) do
+    local rows = call("ZRANGEBYSCORE", K.state .. state, "(" .. instant(at + lease), "+inf", "WITHSCORES", "LIMIT", 0, 1000)
+    for i = 1, #rows, 2 do
+      local id, score = rows[i], instant(math.max(at + lease, tonumber(rows[i + 1]) - step))
+      -- A start time is an instant that a person named; a retry's delay isn't.
+      if state ~= "scheduled" then
+        call("ZADD", K.state .. state, score, id)
+      elseif call("HEXISTS", K.job .. id, "reason") == 1 then
+        call("ZADD", K.state .. state, score, id)
+        call("HSET", K.job .. id, "due", score)
+      end
+    end
+  end
+  for _, host in ipairs(call("ZRANGEBYSCORE", K.hosts, "(" .. instant(at), "+inf", "LIMIT", 0, 1000)) do
+    call("ZADD", K.hosts, instant(at), host)
+    call("HSET", K.host .. host, "seen", instant(at))
+  end
+end
+
+if knows_times then
+  if at < ticked then
+    event("clock", "t", instant(at - ticked))
+    set_back(ticked - at)
+    quiet_until, brake = math.min(quiet_until, at + lease), math.min(brake, at + lease)
+    call("HSET", K.meta, "quiet_until", instant(quiet_until), "brake", instant(brake))
+  end
+  local is_new_run = meta[1] and meta[1] ~= run_id
+  if is_new_run or at - ticked > gap then
+    quiet_until = at + lease
+    call("HSET", K.meta, "quiet_until", instant(quiet_until))
+    event("quiet", "r", is_new_run and "restart" or "gap", "t", instant(at - ticked))
+  end
+  call("HSET", K.meta, "run_id", run_id, "ticked", instant(at))
 end
 
 local function braked(expired)
@@ -26,44 +77,76 @@ local function braked(expired)
     local host = call("HGET", K.job .. id, "host") or ""
     if not hosts[host] then hosts[host] = true; count = count + 1 end
   end
-  local brake = tonumber(meta[3] or 0)
   if at < brake then return true end
-  if count < 2 or at < brake + 2 * tonumber(lease) then return false end
-  call("HSET", K.meta, "brake", instant(at + tonumber(lease)))
+  if count < 2 or at < brake + 2 * lease then return false end
+  call("HSET", K.meta, "brake", instant(at + lease))
+  event("quiet", "r", "storm", "n", count)
   return true
 end
 
-if at >= quiet_until then
+local function expire(id)
+  local r = call("HMGET", K.job .. id, "phase", "started", "host", "attempt", "state")
+  if r[5] ~= "running" then
+    call("ZREM", K.state .. "running", id)
+  elseif r[1] == "claimed" then
+    verdict(id, "running", at, crash_limit, false)
+  else
+    local wait = math.min(lost_max, (at - tonumber(r[2] or at)) / 10)
+    move(id, "running", "lost", instant(at + math.max(lost_min, wait)))
+    event("lost", "j", id, "h", r[3], "a", r[4])
+  end
+  note("expired", id)
+end
+
+local is_quiet = not knows_times or at < quiet_until
+if not is_quiet then
   local expired = call("ZRANGEBYSCORE", K.state .. "running", "-inf", instant(at), "LIMIT", 0, limit)
   if #expired > 0 and not braked(expired) then
-    for _, id in ipairs(expired) do
-      local r = call("HMGET", K.job .. id, "phase", "started")
-      if not r[1] then
-        call("ZREM", K.state .. "running", id)
-      elseif r[1] == "claimed" then
-        verdict(id, "running", at, crash_limit, false)
-      else
-        local wait = math.min(tonumber(lost_max), (at - tonumber(r[2] or at)) / 10)
-        move(id, "running", "lost", instant(at + math.max(tonumber(lost_min), wait)))
-      end
-      note("expired", id)
-    end
+    for _, id in ipairs(expired) do expire(id) end
   end
   for _, id in ipairs(call("ZRANGEBYSCORE", K.state .. "lost", "-inf", instant(at), "LIMIT", 0, limit)) do
-    verdict(id, "lost", at, crash_limit, false)
-    note("judged", id)
+    if call("HGET", K.job .. id, "state") == "lost" then
+      verdict(id, "lost", at, crash_limit, false)
+      note("judged", id)
+    else
+      call("ZREM", K.state .. "lost", id)
+    end
   end
 end
 
 for _, id in ipairs(call("ZRANGEBYSCORE", K.state .. "scheduled", "-inf", instant(at), "LIMIT", 0, limit)) do
-  enqueue(id, "scheduled", at)
-  note("due", id)
+  if call("HGET", K.job .. id, "state") == "scheduled" then
+    enqueue(id, "scheduled", at, "due")
+    note("due", id)
+  else
+    call("ZREM", K.state .. "scheduled", id)
+  end
 end
 
-for _, state in ipairs({ "succeeded", "failed", "cancelled" }) do
-  for _, id in ipairs(call("ZRANGEBYSCORE", K.state .. state, "-inf", instant(at - tonumber(keep)), "LIMIT", 0, limit)) do
-    forget(id)
-    note("pruned", id)
+-- The jobs that ended first, of all three sorts: those that are too old, and those too many.
+local ends = { "succeeded", "failed", "cancelled" }
+local function oldest()
+  local rows = {}
+  for _, state in ipairs(ends) do
+    local found = call("ZRANGE", K.state .. state, 0, limit - 1, "WITHSCORES")
+    for i = 1, #found, 2 do table.insert(rows, { found[i], tonumber(found[i + 1]) }) end
   end
+  table.sort(rows, function(a, b) return a[2] < b[2] end)
+  return rows
+end
+
+if keep ~= "" and not is_quiet then
+  local surplus = -tonumber(keep_jobs)
+  for _, state in ipairs(ends) do surplus = surplus + call("ZCARD", K.state .. state) end
+  local pruned, first = 0, nil
+  for _, row in ipairs(oldest()) do
+    local is_old = row[2] <= at - tonumber(keep)
+    if pruned >= tonumber(limit) or not (is_old or pruned < surplus) then break end
+    forget(row[1])
+    note("pruned", row[1])
+    pruned, first = pruned + 1, first or row[1]
+  end
+  -- One line for all of them: a large prune must not push everything else out of the trail.
+  if pruned > 0 then event("pruned", "j", first, "n", pruned) end
 end
 return done

@@ -1,0 +1,137 @@
+-- sweep: make a few keys agree with the records again, whatever damaged them.
+-- The record is the truth. `index` says what the members are: "job": ids, of which each record is
+-- entered in every index that it belongs to, and what a lost record left is deleted; else members of
+-- that index (`suffix`: which one), of which those go that no record has there. Jobs that came after a lost
+-- one fail. A host goes that nobody has seen for 90 days and that no job is about.
+--
+-- args: offset template lease index suffix
+-- rest: members
+-- Returns  what was mended: "entered" | "removed" | "deleted" | "failed" | "dropped", and its name, ...
+call("ZREM", K.hosts, "")
+local at = now()
+local done = {}
+local function note(word, name) table.insert(done, word); table.insert(done, name) end
+
+local function numbered(key, id)
+  local newest = call("ZREVRANGE", key, 0, 0, "WITHSCORES")
+  return tonumber(newest[2] or 0) + 1
+end
+
+-- What a record that is gone left behind.
+local function delete(id)
+  local left = { K.spec .. id, K.outcome .. id, K.late .. id, K.log .. id, K.done .. id,
+    K.dependents .. id, K.followers .. id }
+  local listed = call("ZREM", K.ids, id)
+  -- As long as a parent's set names it, a child still waits for that parent.
+  settle_dependents(id, "failed", at)
+  if call("DEL", unpack(left)) + listed > 0 then note("deleted", id) end
+end
+
+-- A job that waits: for whom, and is that still so?
+local function rewait(id)
+  local spec = call("GET", K.spec .. id)
+  local is_read, said = pcall(cjson.decode, spec and spec:match("^%S+ %S+ (.*)$") or "")
+  if not is_read or type(said) ~= "table" then return end
+  local unfinished, seen, is_doomed = 0, {}, false
+  for _, parent in ipairs(said.after or {}) do
+    local state = call("HGET", K.job .. parent, "state")
+    if state == "failed" or state == "cancelled" then is_doomed = true end
+    -- Of a parent that is gone the set tells whether it had succeeded: then it is gone, too.
+    local counts = state and state ~= "succeeded"
+    if not state then counts = call("SISMEMBER", K.dependents .. parent, id) == 1 end
+    if counts and not seen[parent] then
+      unfinished = unfinished + 1
+      if state and call("SADD", K.dependents .. parent, id) == 1 then note("entered", id) end
+    end
+    seen[parent] = true
+  end
+  if is_doomed then
+    settle(id, "waiting", "failed", "upstream", at)
+    settle_dependents(id, "failed", at)
+    note("failed", id)
+  elseif unfinished == 0 then
+    enqueue(id, "waiting", at, "ready")
+    note("entered", id)
+  elseif call("HGET", K.job .. id, "waits") ~= tostring(unfinished) then
+    call("HSET", K.job .. id, "waits", unfinished)
+    note("entered", id)
+  end
+end
+
+local function is_held(state) return state == "running" or state == "lost" end
+
+local function enter(id)
+  local r = call("HMGET", K.job .. id, "state", "host", "queue", "priority", "kind", "name", "group",
+    "unique", "created", "queued", "claimed", "due", "finished", "phase", "started")
+  local state, host, queue = r[1], r[2], r[3]
+  if not state then return delete(id) end
+  local function add(key, score)
+    if call("ZADD", key, "NX", score, id) == 1 then note("entered", id); return true end
+  end
+  add(K.ids, 0)
+  local since = is_final(state) and r[13] or state == "scheduled" and r[12] or r[9]
+  if is_held(state) then since = instant(at + tonumber(lease)) end
+  add(K.state .. state, since or instant(at))
+  if state == "queued" and add(K.queue .. queue, position(r[4], r[10] or at)) then nudge(id, r[5], queue) end
+  if host then
+    add(K.by_host .. host, r[11] or instant(at))
+    if is_held(state) and call("SADD", K.active .. host, id) == 1 then note("entered", id) end
+  end
+  if r[6] then add(K.name .. r[6], numbered(K.name .. r[6], id)) end
+  if r[7] then add(K.group .. r[7], numbered(K.group .. r[7], id)) end
+  if r[8] and not is_final(state) and call("SET", K.unique .. r[8], id, "NX") then note("entered", id) end
+  if state == "waiting" then rewait(id) end
+end
+
+-- Whether a record has its job in this index.
+local belongs = {
+  ids = function(r) return r[1] end,
+  state = function(r) return r[1] == suffix end,
+  queue = function(r) return r[1] == "queued" and r[3] == suffix end,
+  active = function(r) return is_held(r[1]) and r[2] == suffix end,
+  by_host = function(r) return r[1] and r[2] == suffix end,
+  name = function(r) return r[4] == suffix end,
+  group = function(r) return r[5] == suffix end,
+}
+
+local function check_member(id)
+  local r = call("HMGET", K.job .. id, "state", "host", "queue", "name", "group")
+  if belongs[index](r) then return end
+  call(index == "active" and "SREM" or "ZREM", K[index] .. suffix, id)
+  note("removed", id)
+end
+
+local function check_host(name)
+  local seen = call("HGET", K.host .. name, "seen")
+  if seen and tonumber(seen) > at - 7776000 then
+    if call("ZADD", K.hosts, "NX", seen, name) == 1 then note("entered", name) end
+    return
+  end
+  local jobs = call("SCARD", K.active .. name) + call("ZCARD", K.by_host .. name) + call("ZCARD", K.queue .. "host." .. name)
+  if seen and jobs > 0 then return end
+  call("ZREM", K.hosts, name)
+  call("DEL", K.host .. name, K.control .. name)
+  if jobs == 0 then call("DEL", K.nudges .. "host." .. name) end
+  event("dropped", "h", name)
+  note("dropped", name)
+end
+
+for i = rest, #ARGV do
+  local member = ARGV[i]
+  if index == "job" then
+    enter(member)
+  elseif index == "hosts" or index == "host" then
+    check_host(member)
+  elseif index == "unique" then
+    local id = call("GET", K.unique .. member)
+    local r = call("HMGET", K.job .. (id or ""), "state", "unique")
+    if id and (not r[1] or r[2] ~= member or is_final(r[1])) then
+      call("DEL", K.unique .. member)
+      note("removed", id)
+    end
+  else
+    check_member(member)
+  end
+end
+if #done > 0 then event("mended", "j", done[2], "n", #done / 2) end
+return done

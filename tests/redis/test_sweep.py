@@ -1,0 +1,288 @@
+"""sweep: whatever else wrote into Redis, records and indices agree again, and no job is stuck."""
+
+import random
+
+import pytest
+
+from relayq.dispatch import TEMPLATE
+from relayq.model.jobs import FINAL, JobState
+from tests.redis.consistency import INDICES, problems
+from tests.redis.fleet import LEASE
+from tests.redis.scenes import reach
+from tests.redis.test_moves import Walk
+
+DAY = 86_400.0
+
+
+def sweep(store):
+    """Walk once over everything; return what was mended."""
+    done = []
+    while True:
+        done += store.sweep.step(lease=LEASE, template=TEMPLATE)
+        if store.sweep.is_at_start():
+            return done
+
+
+def index_keys(store):
+    """Return every index that exists."""
+    keys = [key.decode() for key in store.connection.keys("*")]
+    return sorted(key for key in keys if store.keys.parts(key)[0] in INDICES)
+
+
+def remove(store, key, member):
+    is_set = store.connection.type(key) == b"set"
+    (store.connection.srem if is_set else store.connection.zrem)(key, member)
+
+
+def test_a_sound_data_set_is_left_as_it_is(fleet, store):
+    for state in sorted(JobState, key=lambda state: state is JobState.QUEUED):
+        reach(fleet, state, name="encode", group="films")
+    reach(fleet, JobState.QUEUED, unique="a")
+    before = snapshot(store)
+
+    assert sweep(store) == []
+
+    assert snapshot(store) == before
+
+
+def snapshot(store):
+    """Return everything but the key with the walk's own place."""
+    keys = {*store.connection.keys("*")} - {store.keys("meta").encode()}
+    return {key: store.connection.dump(key) for key in keys}
+
+
+@pytest.mark.parametrize("state", list(JobState))
+def test_a_job_is_entered_again_where_it_is_missing(fleet, store, state):
+    id = reach(fleet, state, name="encode", group="films")
+    for key in index_keys(store):
+        remove(store, key, id)
+    assert problems(store)
+
+    assert ("entered", id) in sweep(store)
+
+    assert fleet.state(id) is state
+    assert problems(store) == []
+
+
+def test_a_queued_job_that_no_queue_has_is_claimed_after_the_sweep(fleet, store):
+    id = fleet.submit()
+    store.connection.delete(fleet.key("queue", "any"), fleet.key("nudges", "any"))
+    assert fleet.host().ask() == "none"
+
+    sweep(store)
+
+    assert [nudge["headers"]["id"] for nudge in fleet.nudges()] == [id]
+    assert fleet.host().claim(id)
+
+
+def test_a_running_job_without_a_lease_gets_one_and_may_be_lost(fleet, store):
+    token = fleet.host().start(fleet.submit())
+    store.connection.delete(fleet.key("state", "running"))
+
+    sweep(store)
+
+    assert fleet.tick() == []
+    assert fleet.expire() == [("expired", token.id)]
+
+
+def test_a_lost_job_without_a_verdicts_instant_is_judged(fleet, store):
+    id = reach(fleet, JobState.LOST)
+    store.connection.delete(fleet.key("state", "lost"))
+
+    sweep(store)
+
+    assert fleet.judge() == [("judged", id)]
+
+
+def test_a_scheduled_job_is_due_when_it_was_before(fleet, store):
+    id = fleet.submit(due_at=fleet.now() + 3600)
+    store.connection.delete(fleet.key("state", "scheduled"))
+
+    sweep(store)
+
+    fleet.clock.advance(3590)
+    assert fleet.tick() == []
+    fleet.clock.advance(20)
+    assert fleet.tick() == [("due", id)]
+
+
+@pytest.mark.parametrize("name", INDICES)
+def test_a_member_that_no_record_has_there_is_removed(fleet, store, name):
+    id = reach(fleet, JobState.SUCCEEDED)
+    suffix = {"state": "queued", "ids": "", "active": "pi4"}.get(name, "elsewhere")
+    for member in ("nosuchjob000", b"\xff\x00", *([id] if name != "ids" else [])):
+        if name == "active":
+            store.connection.sadd(fleet.key(name, suffix), member)
+        else:
+            store.connection.zadd(fleet.key(name, suffix), {member: 1})
+
+    sweep(store)
+
+    assert problems(store) == []
+
+
+@pytest.mark.parametrize("state", list(JobState))
+def test_nothing_is_left_of_a_job_whose_record_is_gone(fleet, store, state):
+    id = reach(fleet, state, name="encode", unique="a")
+    store.connection.delete(fleet.key("job", id))
+
+    sweep(store)
+
+    assert problems(store) == []
+    assert not store.connection.keys(f"*{id}*")
+
+
+def test_what_came_after_a_job_whose_record_is_gone_fails(fleet, store):
+    parent = fleet.submit()
+    child = fleet.submit(after=(parent,))
+    grandchild = fleet.submit(after=(child,))
+    store.connection.delete(fleet.key("job", parent))
+
+    sweep(store)
+
+    assert fleet.states(child, grandchild) == [JobState.FAILED] * 2
+    assert fleet.record(child).reason == "upstream"
+
+
+def test_a_child_whose_other_parent_succeeded_and_was_forgotten_still_waits(fleet, store):
+    first, second = fleet.submit(), fleet.submit()
+    child = fleet.submit(after=(first, second))
+    host = fleet.host()
+    host.run(first)
+    store.jobs.forget([first])
+
+    assert sweep(store) == []
+    assert fleet.state(child) is JobState.WAITING
+
+    host.run(second)
+    assert fleet.state(child) is JobState.QUEUED
+
+
+def test_a_child_whose_release_was_missed_is_released(fleet, store):
+    parent = fleet.submit()
+    child = fleet.submit(after=(parent,))
+    store.connection.delete(fleet.key("dependents", parent))
+    fleet.host().run(parent)
+    assert fleet.state(child) is JobState.WAITING
+
+    sweep(store)
+
+    assert fleet.state(child) is JobState.QUEUED
+
+
+def test_a_parent_that_forgot_its_child_knows_it_again(fleet, store):
+    parent = fleet.submit()
+    child = fleet.submit(after=(parent,))
+    store.connection.delete(fleet.key("dependents", parent))
+
+    sweep(store)
+
+    fleet.host().run(parent)
+    assert fleet.state(child) is JobState.QUEUED
+
+
+def test_a_unique_key_whose_job_is_gone_is_free(fleet, store):
+    store.connection.set(fleet.key("unique", "a"), "nosuchjob000")
+
+    sweep(store)
+
+    assert not store.connection.exists(fleet.key("unique", "a"))
+
+
+def test_a_host_that_nobody_has_seen_for_long_and_no_job_is_about_is_dropped(fleet, store):
+    fleet.host("pi4")
+    fleet.clock.advance(91 * DAY)
+    fleet.host("mini")
+
+    assert sweep(store) == [("dropped", "pi4")]
+
+    assert store.hosts.names() == {"mini"}
+    assert not store.connection.keys("*pi4*")
+
+
+def test_a_host_with_a_job_stays_however_long_it_was_away(fleet, store):
+    fleet.host("ran").run(fleet.submit())
+    fleet.host("waited-for")
+    fleet.submit(host="waited-for")
+    fleet.clock.advance(91 * DAY)
+
+    assert sweep(store) == []
+    assert store.hosts.names() == {"ran", "waited-for"}
+
+
+def test_a_host_that_no_list_names_is_listed_again(fleet, store):
+    fleet.host("pi4")
+    store.connection.delete(fleet.key("hosts"))
+
+    assert sweep(store) == [("entered", "pi4")]
+    assert store.hosts.names() == {"pi4"}
+
+
+def test_a_step_is_bounded_and_goes_on_where_the_last_one_was(fleet, store, monkeypatch):
+    monkeypatch.setattr("relayq.store.sweep.STEP", 10)
+    ids = [fleet.submit() for _ in range(600)]
+    store.connection.delete(fleet.key("ids"))
+
+    first = store.sweep.step(lease=LEASE, template=TEMPLATE)
+    rest = sweep(store)
+
+    assert len(first) < 100
+    assert {id for _, id in [*first, *rest]} == set(ids)
+
+
+def damage(store, chance):
+    """Do to the data set what no script does."""
+    for key in index_keys(store):
+        is_set = store.connection.type(key) == b"set"
+        members = store.connection.smembers(key) if is_set else store.connection.zrange(key, 0, -1)
+        for member in sorted(members):
+            if chance.random() < 0.2:
+                remove(store, key, member)
+        if chance.random() < 0.3 and not is_set:
+            store.connection.zadd(key, {chance.choice(["nosuchjob000", "000000000001"]): 5})
+    for key in sorted(store.connection.keys(f"{store.keys('job')}*")):
+        if chance.random() < 0.1:
+            store.connection.delete(key)
+
+
+def test_after_any_damage_a_sweep_makes_records_and_indices_agree(fleet, store):
+    seed = random.getrandbits(32)
+    print(f"seed {seed}")
+    walk = Walk(fleet, seed)
+    for _ in range(4):
+        for _ in range(60):
+            walk.look()
+            walk.step()
+        damage(store, walk.random)
+
+        sweep(store)
+
+        assert problems(store) == [], f"seed {seed}"
+        for host in walk.hosts:  # by now they may have been away for 90 days
+            host.register()
+
+
+def test_after_any_damage_every_job_that_is_left_still_ends(fleet, store):
+    seed = random.getrandbits(32)
+    print(f"seed {seed}")
+    walk = Walk(fleet, seed)
+    for _ in range(120):
+        walk.look()
+        walk.step()
+    damage(store, walk.random)
+    sweep(store)
+
+    hosts = [fleet.host(name) for name in ("pi4", "mini")]
+    for _ in range(300):
+        fleet.clock.advance(LEASE - 1)
+        fleet.tick()
+        for host in hosts:
+            if not isinstance(claim := host.ask(), str):
+                host.beat(claim.token)
+                host.finish(claim.token)
+
+    left = {record.state for record in store.jobs.list(limit=1000)} - FINAL
+    assert left <= {JobState.NEEDS_HUMAN, JobState.WAITING}, f"seed {seed}"
+    for record in store.jobs.list(states=[JobState.WAITING], limit=1000):
+        parents = fleet.states(*record.spec.after)
+        assert JobState.NEEDS_HUMAN in parents, f"seed {seed}: {record.id} waits for {parents}"
