@@ -15,6 +15,7 @@ from celery import Celery
 from celery.app.amqp import AMQP
 from kombu import Connection, Queue
 
+from relayq import clock
 from relayq.celeryconfig import settings
 from relayq.config import Config
 from relayq.model.hosts import queues_of
@@ -23,7 +24,9 @@ log = logging.getLogger(__name__)
 
 _LONGEST_WAIT = 1.5
 #: What a message that isn't a nudge raises on its way. kombu counts KeyError as a lost connection.
-_GARBAGE = (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError)
+_GARBAGE = (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, RecursionError)
+#: How long the consumer stands still when Redis refused to give it a nudge; slots still pull.
+_REFUSED = 1.0
 
 
 @functools.cache
@@ -75,6 +78,10 @@ def _guarded(stock: Any) -> type[Any]:
             except _GARBAGE as error:
                 log.warning("dropped a message that isn't a nudge: %r", error)
                 return True
+            except self.ResponseError as error:
+                # A master that became a replica, a key of another type: it ends a stock worker.
+                clock.sleep(_REFUSED)
+                raise ConnectionError(f"the broker gives no nudge: {error}") from error
 
     class GuardedTransport(stock):  # type: ignore[misc]
         """The stock transport with the guarded channel."""

@@ -13,14 +13,13 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from relayq import clock, embedded, kinds
+from relayq import clock, kinds
 from relayq import config as configuration
 from relayq.config import Config
 from relayq.dispatch import Dispatcher
 from relayq.errors import NoSuchHost, RelayqError, Unplaceable
-from relayq.model.hosts import Host
 from relayq.model.jobs import (
     FINAL,
     ON_LOST,
@@ -30,6 +29,7 @@ from relayq.model.jobs import (
     new_id,
     priority_number,
 )
+from relayq.model.retries import policy_fields
 from relayq.model.selectors import (
     check_filters,
     check_group,
@@ -39,9 +39,13 @@ from relayq.model.selectors import (
     check_text,
 )
 from relayq.parsing import duration, is_host_name
-from relayq.results import JobResult, Session
+from relayq.results import JobResult
+from relayq.session import Session
 from relayq.signing import Signer, load_key
 from relayq.store import Store, connect
+
+if TYPE_CHECKING:
+    from relayq.model.hosts import Host
 
 __all__ = ["Job", "JobResult", "Relay", "job", "worker_status"]
 
@@ -99,9 +103,13 @@ class Relay:
             if self._session is None:
                 url = self._url or self.config.broker_url
                 if url is None:
+                    from relayq import embedded
+
                     url = embedded.ensure(self.config, say=self.say)
                 signer = Signer(load_key(self.config.fleet_key_path))
-                self._session = Session(connect(url), signer, self.say)
+                store = connect(url)
+                store.jobs.who = self.submitter
+                self._session = Session(store, signer, self.say, tick=self.config.lease.tick)
             return self._session
 
     def close(self) -> None:
@@ -149,7 +157,9 @@ class Job:
         timeout: float | str | None = None,
         priority: int | str = "normal",
         on_lost: str = "retry",
-        retries: int = 0,
+        retries: int | None = None,
+        backoff: str | Iterable[float] | None = None,
+        retry_on: str | Iterable[str] | None = None,
         name: str | None = None,
         labels: Iterable[str] = (),
         meta: Mapping[str, str] | None = None,
@@ -167,12 +177,14 @@ class Job:
 
         `timeout` limits its run time (seconds, or text like "2h"); `on_lost` says what happens
         when its host vanishes (retry, ask, fail); `retries` allows that many further attempts
-        after a failure of its own; `after` names jobs that must succeed first; it is queued at
-        `due_at` (Unix seconds), or after `delay` seconds. `name`, `labels`, `meta`, `group` and
-        `note` are yours, to find it by. While a job with the same `unique` text isn't ended, that
-        one is returned (`is_new` False) and no second one queued. A host that never registered
-        is refused unless `wait_for_host`. `follow` has the output sent from the start, for
-        `JobResult.logs(follow=True)`.
+        after a failure of its own, of the causes in `retry_on` ("exit,signal", "timeout", "all",
+        "exit:75,111"), after delays within `backoff` ("1s..60s"); `after` names jobs that
+        must succeed first; it is queued at `due_at` (Unix seconds), or after `delay` seconds.
+        `name`, `labels`, `meta`, `group` and `note` are yours, to find it by. While a job with
+        the same `unique` text isn't ended, that one is returned (`is_new` False) and no
+        second one queued. A host that never registered is refused unless `wait_for_host`. `follow`
+        has the output sent from the start, for `JobResult.logs(follow=True)`. `plan` takes
+        the same and queues nothing.
         """
         spec = self._spec(
             kind,
@@ -182,6 +194,8 @@ class Job:
             priority=priority,
             on_lost=on_lost,
             retries=retries,
+            backoff=backoff,
+            retry_on=retry_on,
             name=name,
             labels=labels,
             meta=meta,
@@ -193,6 +207,18 @@ class Job:
             delay=delay,
         )
         return self._submit([spec], follow=follow, wait_for_host=wait_for_host)[0]
+
+    def plan(self, kind: str, *, wait_for_host: bool = False, **asked: Any) -> Spec:
+        """Check what `submit` would be asked, and return the spec that it would queue.
+
+        The broker is asked, and connected to, only for a host that is named.
+        """
+        options = {key: asked.pop(key) for key in _OPTIONS if key in asked}
+        spec = self._spec(kind, asked, **options)
+        if spec.host is not None and not wait_for_host:
+            session = self.relay.session()
+            Dispatcher(session.store, session.signer).check_host(spec.host)
+        return spec
 
     def submit_many(self, commands: Iterable[Mapping[str, Any] | str]) -> Sequence[JobResult]:
         """Queue many jobs, 1,000 a round trip: a command each, or the keywords of `submit`.
@@ -296,7 +322,9 @@ class Job:
         timeout: float | str | None = None,
         priority: int | str = "normal",
         on_lost: str = "retry",
-        retries: int = 0,
+        retries: int | None = None,
+        backoff: str | Iterable[float] | None = None,
+        retry_on: str | Iterable[str] | None = None,
         name: str | None = None,
         labels: Iterable[str] = (),
         meta: Mapping[str, str] | None = None,
@@ -325,7 +353,7 @@ class Job:
             timeout=self._timeout(timeout),
             priority=priority_number(priority),
             on_lost=on_lost,
-            retries=retries,
+            **policy_fields(self.relay.config, retries=retries, backoff=backoff, retry_on=retry_on),
             due_at=clock.now() + delay if delay > 0 else due_at,
             after=tuple(one.id if isinstance(one, JobResult) else one for one in after),
             name=None if name is None else check_name(name),
@@ -355,7 +383,8 @@ class Job:
 
 
 _OPTIONS = (
-    "host timeout priority on_lost retries name labels meta group unique note after due_at delay"
+    "host timeout priority on_lost retries backoff retry_on name labels meta group unique note "
+    "after due_at delay"
 ).split()
 
 

@@ -17,7 +17,18 @@ from typing import Any, NamedTuple
 
 from relayq import yamlfile
 from relayq.errors import ConfigError
-from relayq.parsing import Parse, broker_url, choice, duration, host_name, positive, size, whole
+from relayq.parsing import (
+    Parse,
+    broker_url,
+    choice,
+    duration,
+    host_name,
+    number,
+    positive,
+    size,
+    whole,
+    yes_or_no,
+)
 
 __all__ = [
     "KEYS",
@@ -26,6 +37,7 @@ __all__ = [
     "Defaults",
     "Lease",
     "Logging",
+    "Retry",
     "Worker",
     "duration",
     "home_directory",
@@ -120,11 +132,29 @@ class Defaults:
     """What a job gets when its submitter doesn't say."""
 
     timeout: float = _key(positive(duration), 5 * 3600.0, "The limit of a job's run time.")
+    retries: int = _key(whole(0), 0, "Further attempts after a failure of the command's own.")
     max_log: int = _key(
         size, 1 << 20, "How much of a large output the broker keeps, of its head and its tail."
     )
     keep_results: float = _key(duration, 30 * 86_400.0, "How long ended jobs are kept.")
+    keep_jobs: int = _key(whole(1), 1_000_000, "How many ended jobs are kept, the newest.")
     grace: float = _key(duration, 10.0, "From TERM to KILL.")
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """When an attempt that failed is followed by another."""
+
+    max: int = _key(
+        whole(0), 3, "Retries of a job whose submitter says when to retry, but not how often."
+    )
+    base: float = _key(positive(duration), 1.0, "The delay before the first retry.")
+    cap: float = _key(positive(duration), 60.0, "The longest delay before a retry.")
+    factor: float = _key(number(1), 2.0, "By how much each delay is longer than the one before.")
+    jitter: bool = _key(yes_or_no, True, "Whether delays are spread over their upper half.")
+    crash_limit: int = _key(
+        whole(1), 3, "Lost attempts, or such as their host couldn't start, before a job is failed."
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +183,7 @@ class Config:
     worker: Worker = field(default_factory=Worker)
     logging: Logging = field(default_factory=Logging)
     defaults: Defaults = field(default_factory=Defaults)
+    retry: Retry = field(default_factory=Retry)
     lease: Lease = field(default_factory=Lease)
     origins: Mapping[str, str] = field(default_factory=dict)
 
@@ -177,6 +208,7 @@ _SECTIONS: dict[str, type] = {
     "worker": Worker,
     "logging": Logging,
     "defaults": Defaults,
+    "retry": Retry,
     "lease": Lease,
 }
 KEYS: Mapping[str, Field[Any]] = {
@@ -192,12 +224,13 @@ _RIVALS = {
     "broker.password": ("broker.password_file",),
     "broker.password_file": ("broker.password",),
 }
-# A beat that is answered in time must find the permit and the lease standing.
+# A beat that is answered in time must find the permit and the lease standing, for instance.
 _ASCENDING = (
     ("lease.beat", "lease.permit"),
     ("lease.idle_beat", "lease.length"),
     ("lease.permit", "lease.length"),
     ("lease.lost_min", "lease.lost_max"),
+    ("retry.base", "retry.cap"),
 )
 
 
@@ -239,7 +272,7 @@ def _read(
 ) -> tuple[Config, list[ConfigError]] | tuple[None, list[ConfigError]]:
     home, user_home = home_directory(environ), _user(environ)
     if path is not None and not path.exists():
-        return None, [ConfigError(f"no such file: {path}")]
+        return None, [ConfigError("no such file", place=path)]
     layers = _Layers()
     layers.read(environ, path or home / "config.yml", user_home)
     given = layers.given
@@ -285,7 +318,7 @@ class _Layers:
         return name in self.given and not self.given[name].is_default
 
     def _add(self, place: object, text: str, key: str = "") -> None:
-        self.problems.append(ConfigError(f"{place}: {text}"))
+        self.problems.append(ConfigError(text, place=place))
         self._broken.add(key)
 
     def _read_file(

@@ -3,6 +3,7 @@
 RelayqError                  125  relayq itself failed
 ├─ ConfigError                    a configuration can't be used
 ├─ BrokerUnavailable              the broker can't be reached (also a ConnectionError)
+│  └─ BrokerFull                  it has no room for new work; what it has goes on
 ├─ NoSuchJob, NoSuchHost          a name that relayq doesn't know
 ├─ AmbiguousId                    a prefix that several jobs share
 ├─ Conflict                       the job's state doesn't allow what was asked
@@ -38,11 +39,24 @@ class RelayqError(Exception):
 
 
 class ConfigError(RelayqError):
-    """A configuration file, variable or key can't be used; the message names the place."""
+    """A configuration file, variable or key can't be used; the message begins with the place.
+
+    `place` is that `file:line:column`, file or variable by itself, None where there is none.
+    """
+
+    def __init__(
+        self, message: str, *, hint: str | None = None, place: object | None = None
+    ) -> None:
+        super().__init__(message if place is None else f"{place}: {message}", hint=hint)
+        self.place = None if place is None else str(place)
 
 
 class BrokerUnavailable(RelayqError, ConnectionError):
     """The broker can't be reached, or refuses to answer."""
+
+
+class BrokerFull(BrokerUnavailable):
+    """The broker has no memory or disk for new work; what it has goes on."""
 
 
 class NoSuchJob(RelayqError):
@@ -83,7 +97,17 @@ class WrongFleetKey(RelayqError):
 
 
 class OutputUnavailable(RelayqError):
-    """Part of a job's output can't be had; the message says which part and where it is."""
+    """Part of a job's output can't be had; the message says which part and where it is.
+
+    `missing` bytes, if not 0, are lost for good: the disk of `host` was full.
+    """
+
+    def __init__(
+        self, message: str, *, hint: str | None = None, missing: int = 0, host: str = ""
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.missing = missing
+        self.host = host
 
 
 class JobError(RelayqError):

@@ -29,6 +29,7 @@ _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|[smhdw])\s*)+|\d+(?:\.\d+)?")
 _SIZES = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMG]I?)?B?", re.IGNORECASE)
+_WORDS = {"yes": True, "no": False, "true": True, "false": False, "on": True, "off": False}
 _HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
 _SCHEMES = ("redis", "rediss", "redis+socket", "sentinel", "unix")
 
@@ -73,6 +74,24 @@ def whole(low: int, high: int | None = None) -> Parse:
     return Checked(checked, {"type": "integer", **bounds})
 
 
+def number(low: float) -> Parse:
+    """Return the parser of numbers that aren't below `low`."""
+
+    def checked(text: str) -> float:
+        if not re.fullmatch(r"\d{1,9}(\.\d{1,9})?", text) or float(text) < low:
+            raise ValueError(f"expected a number from {low:g} on")
+        return float(text)
+
+    return Checked(checked, {"type": "number", "minimum": low})
+
+
+def yes_or_no(text: str) -> bool:
+    """Return what `yes`, `no`, `true`, `false`, `on` or `off` means."""
+    if text.lower() not in _WORDS:
+        raise ValueError(f"expected {', '.join(_WORDS)}")
+    return _WORDS[text.lower()]
+
+
 def choice(*words: str, fold: Callable[[str], str] = str) -> Parse:
     """Return the parser of one of these words; `fold` makes spellings equal."""
 
@@ -108,6 +127,7 @@ def broker_url(text: str) -> str:
 _NUMBER_OR_TEXT = {"type": ["number", "string"], "minimum": 0}
 _SCHEMAS: Mapping[Callable[..., Any], Mapping[str, Any]] = {
     duration: {**_NUMBER_OR_TEXT, "pattern": f"^({_DURATION.pattern})$"},
+    yes_or_no: {"enum": [True, False, *_WORDS]},
     size: {**_NUMBER_OR_TEXT, "pattern": r"^\d+(\.\d+)?\s*([KMGkmg][Ii]?)?[Bb]?$"},
     host_name: {"type": "string", "pattern": f"^{_HOST_NAME.pattern}$"},
     broker_url: {"type": "string", "pattern": f"^({'|'.join(map(re.escape, _SCHEMES))})://."},

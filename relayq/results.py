@@ -1,21 +1,19 @@
 """What became of a job: waiting for its end, and all of its output.
 
 Waits block on keys of the job itself, look at the record again after every interruption, and
-say when the broker goes and comes back.
+say when the broker goes and comes back. How an output gets here is in `relayq.following`.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from relayq import clock
 from relayq.dispatch import Dispatcher
 from relayq.errors import (
-    BrokerUnavailable,
     Conflict,
     JobCancelled,
     JobFailed,
@@ -23,52 +21,21 @@ from relayq.errors import (
     NeedsHuman,
     NoSuchJob,
     OutputUnavailable,
+    RelayqError,
     WaitTimeout,
 )
+from relayq.following import Following
 from relayq.model.jobs import JobRecord, JobState, Outcome, Reason, priority_number
-from relayq.model.output import STDERR, STDOUT, Decoder, Frame, only, split
-from relayq.signing import Signer
-from relayq.store import Store
-from relayq.store.inputs import InputPiece
-from relayq.store.logs import WINDOW, Piece
+from relayq.model.output import STDERR, STDOUT, Frame, only, split
+from relayq.session import Session
+
+if TYPE_CHECKING:
+    from relayq.model.events import Event
 
 #: One blocking call's length; the store's own patience for an answer is longer.
 _BLOCK = 2.5
-_AGAIN = 0.5
 #: How often a full window is looked at again.
 _FULL = 0.02
-#: After so many seconds without a byte a host is asked again for the output that it owes.
-_ASK_AGAIN = 10.0
-_GIVE_UP = 30.0
-
-T = TypeVar("T")
-
-
-@dataclass
-class Session:
-    """A store, the key to check what it says, and where remarks go."""
-
-    store: Store
-    signer: Signer
-    say: Callable[[str], None]
-    is_cut_off: bool = field(default=False)
-
-    def patiently(self, ask: Callable[[], T], deadline: float | None) -> T | None:
-        """Ask, over an outage if need be; None when the broker didn't answer this time."""
-        try:
-            answer = ask()
-        except BrokerUnavailable as error:
-            if not self.is_cut_off:
-                self.say(f"{error.message}; waiting for it")
-                self.is_cut_off = True
-            if deadline is not None and clock.boottime() >= deadline:
-                raise WaitTimeout("the broker can't be reached", hint="relayq status") from error
-            clock.sleep(_AGAIN)
-            return None
-        if self.is_cut_off:
-            self.say("the broker answers again")
-            self.is_cut_off = False
-        return answer
 
 
 class JobResult:
@@ -79,8 +46,9 @@ class JobResult:
     ) -> None:
         self.id = id
         self.reply = secrets.token_hex(8)
+        self.told = 0
         self._session = session
-        self._is_followed = follow
+        self.is_followed = follow
         #: Whether the submit made the job, and didn't find one with the same unique key.
         self.is_new = fresh
         self._is_fresh = fresh
@@ -145,7 +113,7 @@ class JobResult:
             ask = partial(jobs.wait, [self.id], patience=max(block, 0.001))
             ended = self._session.patiently(ask, deadline)
             if ended and self.id in ended:
-                self._keep(ended[self.id])
+                self.keep(ended[self.id])
             record = self._session.patiently(lambda: self.record, deadline)
             if record is not None and not record.state.is_waitable:
                 return record
@@ -159,7 +127,8 @@ class JobResult:
         """Wait for success and return the result: for a command its output, as text.
 
         One final newline is left out. Raises JobFailed, JobTimedOut, JobCancelled or NeedsHuman;
-        WaitTimeout after `timeout` seconds, and then the job goes on.
+        OutputUnavailable instead of a shorter text; WaitTimeout after `timeout` seconds, and then
+        the job goes on.
         """
         record = self.wait(timeout)
         if record.state is not JobState.SUCCEEDED:
@@ -167,7 +136,7 @@ class JobResult:
         outcome = self.outcome()
         if outcome is not None and outcome.result is not None:
             return outcome.result
-        return self.stdout.removesuffix("\n")
+        return self.text
 
     def error(self, record: JobRecord) -> Exception:
         """Return the error for a job that ended, or parked, without success."""
@@ -193,11 +162,12 @@ class JobResult:
         A wrong signature raises BadSignature: nothing is built on what the fleet didn't sign.
         """
         if self._outcome is None or self._outcome.attempt != self.record.attempt:
-            self._keep(self._session.store.jobs.outcome(self.id))
+            self.keep(self._session.store.jobs.outcome(self.id))
         kept = self._outcome
         return kept if kept is not None and kept.attempt == self.record.attempt else None
 
-    def _keep(self, signed: bytes | None) -> None:
+    def keep(self, signed: bytes | None) -> None:
+        """Keep an outcome that came with the job's end, once it is checked."""
         if signed is not None:
             self._outcome = self._session.signer.check_outcome(signed, id=self.id)
 
@@ -205,6 +175,11 @@ class JobResult:
     def stdout(self) -> str:
         """All of the standard output so far, as text; wrong UTF-8 shows as U+FFFD."""
         return only(self.logs(), STDOUT).decode(errors="replace")
+
+    @property
+    def text(self) -> str:
+        """`stdout` without its final newline."""
+        return self.stdout.removesuffix("\n")
 
     @property
     def stderr(self) -> str:
@@ -215,16 +190,34 @@ class JobResult:
         """Yield the output, frame by frame, in the order in which it was read.
 
         With `follow`, until the job ends. Always the whole output or OutputUnavailable: what the
-        broker doesn't hold is fetched from the host.
+        broker doesn't hold is fetched from the host. Where a full disk cut the output, the error
+        has its `missing` bytes and comes after all that there is.
         """
-        if not self._is_followed or not follow:
+        if not self.is_followed or not follow:
             record = self.record
             if record.attempt == 0 and not follow:
                 return iter(())
             outcome = None if record.state.is_waitable else self.outcome()
             if outcome is not None and outcome.is_whole:
                 return iter(split(outcome.output)[0])
-        return Following(self, self._session, live=follow).frames()
+        return self._sent(live=follow)
+
+    def _sent(self, *, live: bool) -> Iterator[Frame]:
+        """Yield what the host sends, and raise if that isn't all that the job wrote."""
+        yield from Following(self, self._session, live=live).frames()
+        record = self._session.surely(lambda: self.record)
+        if record.state.is_waitable or record.attempt <= self.told:
+            return
+        outcome = self._session.surely(self.outcome)
+        if outcome is not None and outcome.dropped_bytes:
+            raise OutputUnavailable(
+                f"{outcome.dropped_bytes} bytes of the output of {self.id} are missing: "
+                f"{outcome.host}'s disk was full",
+                hint=f"relayq logs {self.id} has the rest; free some room on {outcome.host}, "
+                f"then relayq retry {self.id}",
+                missing=outcome.dropped_bytes,
+                host=outcome.host,
+            )
 
     def feed(
         self,
@@ -240,6 +233,9 @@ class JobResult:
         somebody began goes on. Blocks while the job reads more slowly; returns early when the job
         has ended. Call it once, from a thread of its own beside `logs`.
         """
+        from relayq.store.inputs import InputPiece
+        from relayq.store.logs import WINDOW
+
         inputs, taken = self._session.store.inputs, position
         while True:
             read_now = read()
@@ -265,9 +261,49 @@ class JobResult:
         word, _ = self._session.store.jobs.cancel(self.id)
         return word
 
-    def retry(self, *, force: bool = False) -> JobResult:
-        """Queue it again as a new attempt; `force` when a lost attempt is known to be gone."""
-        Dispatcher(self._session.store, self._session.signer).retry(self.id, force=force)
+    def retry(self, *, force: bool = False, follow: bool = False) -> JobResult:
+        """Queue it again as a new attempt; `force` when a lost attempt is known to be gone.
+
+        `follow` has the output of what comes now sent from its start, for `logs(follow=True)`.
+        """
+        self._record = self._outcome = None
+        logs = self._session.store.logs
+        if follow:
+            # Before the job is queued: what claims it is told of its followers then.
+            self.told, self.reply = self.record.attempt, secrets.token_hex(8)
+            logs.ack(self.reply, 0)
+            logs.follow(self.id, self.reply)
+        try:
+            Dispatcher(self._session.store, self._session.signer).retry(self.id, force=force)
+        except RelayqError:
+            if follow:
+                logs.unfollow(self.id, self.reply)
+            raise
+        self.is_followed = follow
+        self._record = None
+        return self
+
+    def events(self, count: int | None = None) -> Sequence[Event]:
+        """Return what happened to it, the oldest first, or only the last `count` events.
+
+        The broker keeps the fleet's last 10,000; its submit is always told.
+        """
+        from relayq.model.events import with_submit
+
+        record = self.record
+        found = self._session.store.events.read(
+            since=record.created_at - 1, count=count, job=self.id
+        )
+        return found if count is not None and len(found) >= count else with_submit(record, found)
+
+    def resolve(self, verdict: str, *, notes: str = "", force: bool = False) -> JobResult:
+        """Say what becomes of it while it waits for a person.
+
+        "done": it succeeded, and what comes after it goes on; "failed": it didn't; "pending": it is
+        queued again (`force` as for `retry`). Conflict when it doesn't wait for anybody.
+        """
+        dispatcher = Dispatcher(self._session.store, self._session.signer)
+        dispatcher.resolve(self.id, verdict, notes=notes, force=force)
         self._record = self._outcome = None
         return self
 
@@ -295,6 +331,26 @@ class JobResult:
             )
 
 
+def first_ended(results: Sequence[JobResult], timeout: float | None = None) -> JobResult:
+    """Wait until one of these jobs ends or parks, and return it: of several the earliest.
+
+    Raises WaitTimeout after `timeout` seconds. All are jobs of one connection.
+    """
+    session = results[0]._session
+    jobs, ids = session.store.jobs, [result.id for result in results]
+    deadline = None if timeout is None else clock.boottime() + timeout
+    while True:
+        records = session.patiently(partial(jobs.fetch_many, ids), deadline) or []
+        ended = [record for record in records if not record.state.is_waitable]
+        if ended:
+            first = min(ended, key=lambda record: record.finished_at or clock.now())
+            return next(result for result in results if result.id == first.id)
+        block = _BLOCK if deadline is None else min(_BLOCK, deadline - clock.boottime())
+        if block <= 0:
+            raise WaitTimeout(f"none of {len(ids)} jobs has ended after {timeout:g} s; they go on")
+        session.patiently(partial(jobs.wait, ids, patience=block), deadline)
+
+
 def failure(record: JobRecord, outcome: Outcome | None) -> str:
     """Say in a few words why a job failed."""
     if outcome is not None and outcome.error:
@@ -309,6 +365,10 @@ def failure(record: JobRecord, outcome: Outcome | None) -> str:
             return f"time limit{limit}"
         case Reason.LOST:
             return f"its host was lost {record.losses} times"
+        case Reason.HOST:
+            return "its host couldn't start it"
+        case Reason.USER:
+            return f"a person said so: {record.note}" if record.note else "a person said so"
         case other:
             return str(other)
 
@@ -329,135 +389,3 @@ def exit_status(record: JobRecord) -> int:
     if record.reason == Reason.SIGNAL and record.signal is not None:
         return 128 + record.signal
     return 125
-
-
-class Following:
-    """Reads a job's output as its host sends it."""
-
-    def __init__(self, result: JobResult, session: Session, *, live: bool) -> None:
-        self._result = result
-        self._session = session
-        self._live = live
-        self._logs = session.store.logs
-        self._since = b"0"
-        self._position = 0
-        self._attempt = 0
-        self._asked_at = clock.boottime()
-        self._decoder = Decoder()
-        self._ended = False
-
-    def frames(self) -> Iterator[Frame]:
-        """Yield frames until the attempt's output is whole."""
-        if not self._result._is_followed:
-            self._ask()
-        try:
-            while True:
-                received = self._session.patiently(self._receive, None)
-                if received is None:
-                    # No silence of the host's; it is asked as soon as the broker is back.
-                    self._asked_at = clock.boottime() - _ASK_AGAIN
-                    continue
-                for piece in received:
-                    yield from self._take(piece)
-                    if piece.end is not None and self._is_complete(piece):
-                        return
-                if self._ended:
-                    rest = self._session.patiently(self._rest, None)
-                    if rest is not None:
-                        yield from rest
-                        return
-                if not received:
-                    self._ask_later()
-        finally:
-            self._leave()
-
-    def _receive(self) -> list[Piece]:
-        pieces, outcome, ended = self._logs.receive(
-            self._result.id,
-            self._result.reply,
-            since=self._since,
-            position=self._position,
-            patience=_BLOCK if not self._ended else 1.0,
-            await_end=self._live and not self._ended,
-        )
-        if ended:
-            self._result._keep(outcome)
-        # An end that nobody announced to us, as after an outage, shows in the record.
-        if not ended and not pieces and not self._ended:
-            ended = not self._result.record.state.is_waitable
-        if ended and not self._ended:
-            self._ended, self._asked_at = True, clock.boottime()
-        return pieces
-
-    def _take(self, piece: Piece) -> Iterator[Frame]:
-        self._since = piece.entry
-        if piece.error is not None:
-            raise self._unavailable(piece.error)
-        if piece.attempt != self._attempt:
-            self._attempt, self._position = piece.attempt, 0
-            self._decoder.reset()
-        if piece.position > self._position:
-            raise self._unavailable(f"bytes {self._position} to {piece.position} are missing")
-        fresh = piece.frames[self._position - piece.position :]
-        self._position += len(fresh)
-        self._asked_at = clock.boottime()
-        return self._decoder.feed(fresh)
-
-    def _is_complete(self, piece: Piece) -> bool:
-        """Whether nothing can follow this last piece of an attempt."""
-        record = self._session.patiently(lambda: self._result.record, None)
-        if not self._live or record is None:
-            return not self._live
-        return not record.state.is_waitable and record.attempt == piece.attempt
-
-    def _rest(self) -> list[Frame] | None:
-        """Return what the outcome has beyond what was received, None if more must come."""
-        record = self._result.record
-        if record.state.is_waitable:
-            self._ended = False
-            return None
-        outcome = self._result.outcome()
-        if record.attempt == 0 or outcome is None:
-            return []
-        if self._attempt != outcome.attempt:
-            self._attempt, self._position = outcome.attempt, 0
-            self._decoder.reset()
-        if outcome.is_whole:
-            return list(self._decoder.feed(outcome.output[self._position :]))
-        return [] if self._position >= outcome.output_bytes else None
-
-    def _ask(self) -> None:
-        """Ask the host of the current attempt to send its output to us."""
-        record = self._result.record
-        self._logs.ack(self._result.reply, self._position)
-        if record.state.is_waitable:
-            self._logs.follow(self._result.id, self._result.reply)
-        if record.host is None or record.attempt == 0:
-            return
-        message = {"op": "follow", "job": record.id, "attempt": record.attempt}
-        live = self._live and record.state.is_waitable
-        message |= {"reply": self._result.reply, "position": self._position, "live": live}
-        self._session.store.hosts.ask(record.host, message)
-
-    def _ask_later(self) -> None:
-        silent = clock.boottime() - self._asked_at
-        if silent < _ASK_AGAIN:
-            return
-        if silent > _GIVE_UP and (self._ended or not self._live):
-            raise self._unavailable("the host doesn't send it; is its worker up?")
-        self._session.patiently(self._ask, None)
-
-    def _unavailable(self, why: str) -> OutputUnavailable:
-        known = self._result._record
-        where = known.host if known is not None and known.host else "its host"
-        return OutputUnavailable(
-            f"the whole output of {self._result.id} can't be had from {where}: {why}",
-            hint=f"relayq logs {self._result.id} shows what the broker kept",
-        )
-
-    def _leave(self) -> None:
-        try:
-            self._logs.unfollow(self._result.id, self._result.reply)
-        except BrokerUnavailable:
-            # The reply has a time to live; nothing is left to be done for it.
-            return

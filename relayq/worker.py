@@ -42,6 +42,9 @@ log = logging.getLogger(__name__)
 #: How long a blocking wait of the control thread may take to be answered.
 _PATIENCE = 8.0
 _PRUNE_EVERY = 3600.0
+_SWEEP_EVERY = 300.0
+#: How often a worker looks after the private broker beside it.
+_KEEP_EVERY = 3.0
 
 
 def url_of(config: Config) -> str:
@@ -84,6 +87,9 @@ class Node:
 
         With `pull`, idle slots claim by themselves what no nudge brought.
         """
+        if self.config.broker_url is None:
+            # Before the niceness, which on Linux is a thread's own: the broker must not inherit it.
+            self._duties.every("broker", embedded.Keeper(self.config).look, _KEEP_EVERY)
         lower_priority(self.config.worker.niceness)
         self._forks.start()
         self.runner.adopt()
@@ -91,6 +97,7 @@ class Node:
         if pull:
             self._duties.pull()
         self._duties.every("tick", self._reaper.tick, self.config.lease.tick)
+        self._duties.every("sweep", self._reaper.sweep, _SWEEP_EVERY)
         self._duties.every("prune", self._reaper.prune_outputs, _PRUNE_EVERY)
 
     def close(self) -> None:

@@ -36,7 +36,7 @@ class Value:
     def text(self, what: str) -> str:
         """Return the text, empty for a null; `what` names the value in the error."""
         if self._node.id != "scalar":
-            raise ConfigError(f"{self.place}: {what}: expected one value, got {self._shape}")
+            raise ConfigError(f"{what}: expected one value, got {self._shape}", place=self.place)
         written: str = self._node.value
         return "" if self._node.style is None and written in _NULLS else written
 
@@ -48,7 +48,7 @@ class Value:
         if self._node.id == "scalar" and not self.text(what):
             return
         if self._node.id != "mapping":
-            raise ConfigError(f"{self.place}: {what}: expected 'key: value', got {self._shape}")
+            raise ConfigError(f"{what}: expected 'key: value', got {self._shape}", place=self.place)
         seen: dict[str, Place] = {}
         for key_node, value_node in self._node.value:
             key = Value(key_node, self.place.file)
@@ -60,7 +60,7 @@ class Value:
             if name in seen:
                 where = f"first in line {seen[name].line}"
                 problems.append(
-                    ConfigError(f"{key.place}: {name!r} stands twice in {what} ({where})")
+                    ConfigError(f"{name!r} stands twice in {what} ({where})", place=key.place)
                 )
                 continue
             seen[name] = key.place
@@ -83,7 +83,7 @@ def read(path: Path, file: str) -> Value:
     except FileNotFoundError:
         raise
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: can't be read: {error}") from error
+        raise ConfigError(f"can't be read: {error}", place=file) from error
     import yaml
 
     loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
@@ -92,9 +92,9 @@ def read(path: Path, file: str) -> Value:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = _place(file, mark) if mark else file
-        raise ConfigError(f"{place}: {error.problem or error.context}") from error
+        raise ConfigError(str(error.problem or error.context), place=place) from error
     except yaml.YAMLError as error:
-        raise ConfigError(f"{file}: {' '.join(str(error).split())}") from error
+        raise ConfigError(" ".join(str(error).split()), place=file) from error
     # PyYAML has no node for an empty file.
     return Value(node or yaml.ScalarNode("", "", yaml.Mark(file, 0, 0, 0, None, 0)), file)
 

@@ -17,8 +17,9 @@ PACKAGE = Path(__file__).parent.parent / "relayq"
 ROWS = (
     ("doors", "cli serve __main__"),  # a person, a program, an agent asks
     ("names", "__init__"),  # the public names, nothing else
-    ("flows", "workflows analyze reviews schedules"),  # many jobs as one
-    ("sides", "client results | worker tasks reaper host"),  # who asks | who works
+    ("flows", "workflows analyze reviews schedules doctor"),  # many jobs as one
+    # who asks | who works
+    ("sides", "client results following session waiting | worker tasks reaper host"),
     ("transport", "dispatch signing embedded app celeryconfig"),  # a record becomes a nudge
     ("truth", "store"),  # Redis
     ("kinds", "kinds"),  # what can be run, declared

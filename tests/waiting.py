@@ -7,7 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 
-def until(predicate: Callable[[], object], *, within: float = 5.0, what: str) -> Any:
+def until(
+    predicate: Callable[[], object], *, within: float = 5.0, what: str | Callable[[], str]
+) -> Any:
     """Return the predicate's first truthy value; fail when there is none `within` seconds."""
     __tracebackhide__ = True
     deadline = time.monotonic() + within
@@ -16,5 +18,6 @@ def until(predicate: Callable[[], object], *, within: float = 5.0, what: str) ->
         if value:
             return value
         if time.monotonic() >= deadline:
-            raise AssertionError(f"timed out after {within} s waiting for {what}")
+            awaited = what() if callable(what) else what
+            raise AssertionError(f"timed out after {within} s waiting for {awaited}")
         time.sleep(0.01)

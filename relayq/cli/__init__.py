@@ -33,6 +33,7 @@ SECTIONS = {
         "logs": ("relayq.cli.jobs:logs", "Print what jobs write."),
         "attach": ("relayq.cli.attach:attach", "Be a running job's terminal again."),
         "wait": ("relayq.cli.jobs:wait", "Wait until jobs end."),
+        "why": ("relayq.cli.why:why", "Say why jobs are where they are, host by host."),
         "result": ("relayq.cli.jobs:result", "Print the results of jobs, and nothing else."),
     },
     "Change": {
@@ -42,12 +43,19 @@ SECTIONS = {
         "rm": ("relayq.cli.changes:rm", "Forget ended jobs."),
         "prune": ("relayq.cli.changes:prune", "Forget what ended long ago."),
     },
+    "Needs you": {
+        "review": ("relayq.cli.reviews:review", "Show the jobs that wait for a person."),
+        "resolve": ("relayq.cli.reviews:resolve", "Say what becomes of them."),
+        "failures": ("relayq.cli.failures:failures", "Show failed jobs: why, and what to do."),
+    },
     "Fleet": {
         "status": ("relayq.cli.hosts:status", "Show the broker and every host."),
+        "events": ("relayq.cli.events:events", "Show what happened, where, by whom."),
+        "doctor": ("relayq.cli.doctor:doctor", "Find what is wrong, and say what to do."),
         "up": ("relayq.cli.services:up", "Start what this machine needs to run jobs."),
         "down": ("relayq.cli.services:down", "Stop this machine's worker and private broker."),
         "worker": ("relayq.cli.worker:worker", "Start and stop this machine's worker."),
-        "broker": ("relayq.cli.services:broker", "Start and stop a broker on this machine."),
+        "broker": ("relayq.cli.broker:broker", "Start, stop, watch and back up a broker."),
     },
     "This command": {
         "config": ("relayq.cli.config:config", "Show, check and change the configuration."),
@@ -166,6 +174,10 @@ def _choose_colour(ctx: click.Context, param: click.Parameter, no_color: bool) -
         ctx.color = False
 
 
+def _choose_json(ctx: click.Context, param: click.Parameter, as_json: bool) -> None:
+    ctx.meta["relayq.json"] = as_json
+
+
 @click.group(
     cls=LazyGroup,
     invoke_without_command=True,
@@ -178,6 +190,14 @@ def _choose_colour(ctx: click.Context, param: click.Parameter, no_color: bool) -
     is_eager=True,
     callback=_choose_colour,
     help="No colours, as with NO_COLOR.",
+)
+@click.option(
+    "--json",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_choose_json,
+    help="Answer in JSON, as each command's own --json.",
 )
 @click.pass_context
 def root(ctx: click.Context) -> None:

@@ -1,7 +1,8 @@
 """Completion in the shell: click's own scripts, with hosts and jobs out of a file.
 
 No key press asks the broker. Commands that talk to it anyway leave what they saw in
-`cache/completion.json` (`remembered`), and the completers here read that.
+`cache/completion.json`, and the completers here read that: the jobs that a command shows or queues
+at once (`saw`, `queued`), all else once a minute (`remembered`).
 """
 
 from __future__ import annotations
@@ -10,25 +11,28 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.shell_completion import CompletionItem, get_completion_class
 
 from relayq import clock
 from relayq.errors import RelayqError
+from relayq.model.jobs import JobRecord, JobState, Spec
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from relayq.client import Relay
-    from relayq.model.jobs import JobRecord
 
 _SHELLS = ("bash", "zsh", "fish")
 _VARIABLE = "_RELAYQ_COMPLETE"
-#: How old the file must be before another command writes it again, in seconds.
-_FRESH = 1.0
+#: How old the file must be before a command asks the broker for all of it again, in seconds: that
+#: takes three round trips.
+_FRESH = 60.0
 #: How many jobs of each state are remembered.
 _REMEMBERED = 25
 _WIDEST_HELP = 60
@@ -45,6 +49,8 @@ def completion(shell: str, install: bool) -> None:
     For this shell only: eval "$(relayq completion bash)", the same with zsh, or
     relayq completion fish | source.
     """
+    from click.shell_completion import get_completion_class
+
     from relayq.cli import root
 
     kind = get_completion_class(shell)
@@ -137,6 +143,8 @@ def _is_after_at() -> bool:
 
 
 def _items(found: list[tuple[str, str]], incomplete: str) -> list[CompletionItem]:
+    from click.shell_completion import CompletionItem
+
     first: dict[str, str] = {}
     for value, about in found:
         if value.startswith(incomplete):
@@ -147,11 +155,17 @@ def _items(found: list[tuple[str, str]], incomplete: str) -> list[CompletionItem
 def _cached(what: str) -> Any:
     from relayq.config import home_directory
 
-    try:
-        value = json.loads((home_directory() / "cache" / "completion.json").read_bytes())[what]
-    except (OSError, ValueError, KeyError, TypeError):
-        return []
+    value = _read(home_directory()).get(what)
     return value if isinstance(value, list) else []
+
+
+def _read(home: Path) -> dict[str, Any]:
+    """Return what is remembered; nothing, if that can't be used."""
+    try:
+        known = json.loads((home / "cache" / "completion.json").read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
 
 
 # What is remembered
@@ -169,28 +183,65 @@ def remembered(relay: Relay) -> Iterator[None]:
 
 
 def _remember(relay: Relay) -> None:
-    file = relay.config.home / "cache" / "completion.json"
     # Nothing that goes wrong here is the command's failure.
     with suppress(OSError, RelayqError):
-        if file.exists() and 0 <= clock.now() - file.stat().st_mtime < _FRESH:
+        if _is_fresh(_read(relay.config.home)):
             return
         store = relay.session().store
         records = sorted(store.jobs.recent(_REMEMBERED), key=lambda r: r.created_at, reverse=True)
-        known = {"hosts": sorted(store.hosts.names()), "jobs": [_facts(r) for r in records]}
-        _write(file, json.dumps(known), 0o600)
+        facts = [_facts(record.id, record.state, record.spec) for record in records]
+        _keep(relay, {"at": clock.now(), "hosts": sorted(store.hosts.names()), "jobs": facts})
 
 
-def _facts(record: JobRecord) -> dict[str, str]:
+def saw(relay: Relay, records: Iterable[JobRecord]) -> None:
+    """Note jobs that a command shows."""
+    _add(relay, [_facts(one.id, one.state, one.spec) for one in islice(records, _REMEMBERED)])
+
+
+def queued(relay: Relay, id: str, asked: Mapping[str, Any]) -> None:
+    """Note a job that a command has just queued, by what the client was asked."""
+    spec = Spec(
+        id=id,
+        kind="run_command",
+        payload={"cmd": asked["cmd"]},
+        name=asked.get("name"),
+        group=asked.get("group"),
+    )
+    _add(relay, [_facts(id, JobState.QUEUED, spec)])
+
+
+def _add(relay: Relay, jobs: list[dict[str, str]]) -> None:
+    """Put jobs before those that are remembered."""
+    with suppress(OSError, RelayqError):
+        known = _read(relay.config.home)
+        # What is old is read anew when the command ends, with these jobs.
+        if jobs and _is_fresh(known):
+            ids = {job["id"] for job in jobs}
+            older = [job for job in known["jobs"] if job["id"] not in ids]
+            _keep(relay, known | {"jobs": [*jobs, *older][: _REMEMBERED * len(JobState)]})
+
+
+def _is_fresh(known: Mapping[str, Any]) -> bool:
+    at = known.get("at")
+    if not isinstance(at, float) or not isinstance(known.get("jobs"), list):
+        return False
+    return 0 <= clock.now() - at < _FRESH
+
+
+def _keep(relay: Relay, known: Mapping[str, Any]) -> None:
+    _write(relay.config.home / "cache" / "completion.json", json.dumps(known), 0o600)
+
+
+def _facts(id: str, state: JobState, spec: Spec | None) -> dict[str, str]:
     from relayq.cli.show import command_of
     from relayq.cli.texts import inert
 
-    what = inert(f"{record.state.value}  {command_of(record.spec)}")
-    spec = record.spec
+    what = inert(f"{state.value}  {command_of(spec)}")
     return {
-        "id": record.id,
+        "id": id,
         "what": what if len(what) <= _WIDEST_HELP else what[: _WIDEST_HELP - 3] + "...",
         "name": _as_word(spec.name if spec else None),
-        "group": _as_word(getattr(spec, "group", None)),
+        "group": _as_word(spec.group if spec else None),
     }
 
 

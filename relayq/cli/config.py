@@ -87,8 +87,10 @@ def _text(key: str, value: Any) -> str:
 
     if value is None:
         return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     parse = KEYS[key].metadata["parse"]
-    if "number" in schema(parse).get("type", ""):
+    if {"number", "string"} <= set(schema(parse).get("type", ())):
         return _size(value) if parse is size else limit(value)
     return str(value)
 
@@ -111,8 +113,8 @@ def check(ctx: click.Context, as_json: bool) -> None:
 
     found = config.problems()
     if as_json:
-        messages = [{"message": problem.message} for problem in found]
-        print_json({"ok": not found, "problems": messages})
+        shown = [{"place": one.place, "message": one.message} for one in found]
+        print_json({"ok": not found, "problems": shown})
     elif found:
         _tell(found)
         click.echo("  hint: relayq config edit", err=True)

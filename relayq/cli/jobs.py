@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from relayq import clock
-from relayq.cli import selection
+from relayq.cli import failures, selection, templates
 from relayq.cli.options import (
     client,
     duration_option,
@@ -23,7 +23,10 @@ from relayq.model.jobs import FINAL, JobState
 
 if TYPE_CHECKING:
     from relayq.client import JobResult, Relay
+    from relayq.model.jobs import JobRecord
 
+#: How many of a job's events `show` tells.
+_EVENTS = 20
 #: How long `cancel` waits for the last process to be gone.
 _CANCEL_PATIENCE = 15.0
 _LIVE = frozenset(JobState) - FINAL
@@ -35,14 +38,18 @@ _TO_RETRY = (JobState.FAILED, JobState.NEEDS_HUMAN)
 
 @click.command("show")
 @selection.selecting
+@templates.format_option(templates.job_fields)
 @json_option
-def show_job(chosen: Chosen, as_json: bool) -> None:
+def show_job(chosen: Chosen, template: templates.Template | None, as_json: bool) -> None:
     """Show all about jobs."""
     from relayq.cli import show
+    from relayq.cli.events import told
 
     with client() as relay:
         results = chosen.results(relay, frozenset(JobState))
-        if as_json and chosen.is_one:
+        if template is not None:
+            templates.print_all(template, [templates.of_job(result.record) for result in results])
+        elif as_json and chosen.is_one:
             show.print_json(show.as_json(results[0].record))
         elif as_json:
             records = relay.session().store.jobs.fetch_many(result.id for result in results)
@@ -50,6 +57,8 @@ def show_job(chosen: Chosen, as_json: bool) -> None:
         else:
             for number, result in enumerate(results):
                 lines = show.job_details(result.record, result.outcome(), clock.now())
+                # Before the last line, which says what to type next.
+                lines[-1:-1] = told(result.events(_EVENTS))
                 click.echo("\n".join(lines if number == 0 else ["", *lines]))
 
 
@@ -57,16 +66,34 @@ def show_job(chosen: Chosen, as_json: bool) -> None:
 @selection.selecting
 @click.option("-f", "--follow", is_flag=True, help="Go on until the job ends.")
 @click.option("--tail", type=click.IntRange(0), metavar="N", help="Begin with the last N lines.")
+@click.option("--exit", "exits", is_flag=True, help="With -f: exit as the job did.")
 @quiet_option
 @json_option
 @click.pass_context
-def logs(ctx: click.Context, /, chosen: Chosen, quiet: bool, **options: Any) -> None:
-    """Print what jobs write, stdout and stderr each to its own; of several one after the other."""
+def logs(
+    ctx: click.Context,
+    /,
+    chosen: Chosen,
+    follow: bool,
+    exits: bool,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Print what jobs write, stdout and stderr each to its own.
+
+    Several come one after the other; with -f all at once, each line after its job's id.
+    """
+    if exits and not follow:
+        raise click.UsageError("--exit needs -f; to exit as an ended job did: relayq wait JOB")
     with client(needs_worker=True, quiet=quiet) as relay:
         from relayq.cli.logs import print_all
 
-        results = chosen.results(relay, _BEGUN)
-        code = print_all(relay, results, quiet=quiet, **options)
+        results = chosen.results(relay, frozenset(JobState) if follow else _BEGUN)
+        code = print_all(
+            relay, results, is_one=chosen.is_one, follow=follow, quiet=quiet, **options
+        )
+        if exits and code == 0:
+            code = _verdicts(results, [ended(result) for result in results], quiet=quiet)
     ctx.exit(code)
 
 
@@ -96,38 +123,68 @@ def result(ctx: click.Context, chosen: Chosen, quiet: bool, as_json: bool) -> No
     metavar="DURATION",
     help="Give up after so long, with 75; the jobs go on.",
 )
+@click.option(
+    "--first", is_flag=True, help="Until one of them ended: print its id, exit as it did."
+)
 @quiet_option
 @json_option
 @click.pass_context
 def wait(
-    ctx: click.Context, chosen: Chosen, timeout: float | None, quiet: bool, as_json: bool
+    ctx: click.Context,
+    chosen: Chosen,
+    timeout: float | None,
+    first: bool,
+    quiet: bool,
+    as_json: bool,
 ) -> None:
     """Wait until the jobs ended: exits as the one job did, or with 1 if one of several failed."""
     from relayq.cli import show
-    from relayq.results import exit_status
 
-    deadline = None if timeout is None else clock.boottime() + timeout
     with client(needs_worker=True, quiet=quiet) as relay:
-        results = chosen.results(relay, _WAITABLE)
+        asked = chosen.results(relay, _WAITABLE)
         try:
-            records = [ended(result, deadline) for result in results]
+            results, records = _ended(asked, timeout, first=first)
         except WaitTimeout as error:
-            raise _not_ended(results, timeout) from error
-        for result, record in zip(results, records, strict=True):
-            line = show.verdict(record, result.outcome())
-            if line and not quiet:
-                show.remark(line)
-                show.hint(show.next_step(record))
+            raise _not_ended(asked, timeout) from error
+        code = _verdicts(results, records, quiet=quiet)
     if as_json:
         show.print_json({"jobs": [show.as_json(record) for record in records]})
+    elif first:
+        click.echo("".join(f"{record.id}\n" for record in records), nl=False)
+    ctx.exit(code)
+
+
+def _ended(
+    results: Sequence[JobResult], timeout: float | None, *, first: bool
+) -> tuple[Sequence[JobResult], Sequence[JobRecord]]:
+    """Wait for all jobs, or for the first one; returns those, with their records."""
+    from relayq.results import first_ended
+
+    if first and results:
+        one = first_ended(results, timeout)
+        return [one], [one.record]
+    deadline = None if timeout is None else clock.boottime() + timeout
+    return results, [ended(result, deadline) for result in results]
+
+
+def _verdicts(results: Sequence[JobResult], records: Sequence[JobRecord], *, quiet: bool) -> int:
+    """Say which of these jobs ended without success; returns their exit code."""
+    from relayq.cli import show
+    from relayq.results import exit_status
+
+    for result, record in zip(results, records, strict=True):
+        line = None if quiet else show.verdict(record, result.outcome())
+        if line:
+            show.remark(line)
+            show.hint(show.next_step(record))
     codes = [exit_status(record) for record in records]
-    ctx.exit(codes[0] if len(codes) == 1 else int(any(codes)))
+    return codes[0] if len(codes) == 1 else int(any(codes))
 
 
 def _not_ended(results: Sequence[JobResult], timeout: float | None) -> WaitTimeout:
     left = [result.id for result in results if not result.ready()]
-    verbs = "hasn't ended after {:g} s; it goes" if len(left) == 1 else "haven't ended; they go"
-    said = f"{' '.join(left)} {verbs.format(timeout)} on"
+    verb, go = ("hasn't", "it goes") if len(left) == 1 else ("haven't", "they go")
+    said = f"{' '.join(left)} {verb} ended after {timeout:g} s; {go} on"
     return WaitTimeout(said, hint=f"relayq wait {' '.join(left)}")
 
 
@@ -148,8 +205,6 @@ def cancel(ctx: click.Context, chosen: Chosen, yes: bool, as_json: bool) -> None
         if as_json:
             jobs = [{"id": one.id, "state": one.state} for one in results]
             show.print_json({"jobs": jobs})
-        elif not results:
-            click.echo("nothing to cancel")
     ctx.exit(max(told, key=[0, 75, 1].index, default=0))
 
 
@@ -188,29 +243,77 @@ def _told(relay: Relay, result: JobResult, before: str, word: str, *, silent: bo
 
 @click.command()
 @selection.selecting
+@failures.failed_option
+@failures.dead_option
 @click.option("--force", is_flag=True, help="Its lost attempt is gone for certain.")
+@click.option(
+    "--wait", "waits", is_flag=True, help="Follow what runs then, as run does; exit with its code."
+)
 @selection.yes_option
+@quiet_option
 @json_option
 @click.pass_context
-def retry(ctx: click.Context, chosen: Chosen, force: bool, yes: bool, as_json: bool) -> None:
+def retry(
+    ctx: click.Context,
+    chosen: Chosen,
+    failed: bool,
+    dead: bool,
+    force: bool,
+    waits: bool,
+    yes: bool,
+    quiet: bool,
+    as_json: bool,
+) -> None:
     """Queue ended jobs again, each as a new attempt.
 
     Of jobs that --filter or --all describes those that failed, unless a filter has their state.
     """
     from relayq.cli import show
 
-    retried: list[dict[str, Any]] = []
+    with client(needs_worker=True, quiet=quiet) as relay:
+        if failed or dead:
+            results = failures.to_retry(relay, chosen, dead=dead, yes=yes)
+        else:
+            results = chosen.results(relay, _TO_RETRY)
+            selection.confirm(results, chosen, "retry", yes=yes)
+        if waits and len(results) == 1:
+            ctx.exit(_retry_and_follow(relay, results[0], force, quiet=quiet, as_json=as_json))
+        retried: list[JobResult] = []
 
-    def retry_one(result: JobResult) -> None:
-        result.retry(force=force)
-        retried.append({"id": result.id})
-        if not as_json:
-            click.echo(result.id)
+        def retry_one(result: JobResult) -> None:
+            retried.append(result.retry(force=force, follow=waits))
+            if not as_json and not waits:
+                click.echo(result.id)
 
-    with client(needs_worker=True) as relay:
-        results = chosen.results(relay, _TO_RETRY)
-        selection.confirm(results, chosen, "retry", yes=yes)
         code = selection.each(results, retry_one)
-    if as_json:
-        show.print_json({"jobs": retried})
+        if waits:
+            code = max(code, _follow_all(relay, retried, quiet=quiet, as_json=as_json))
+        elif as_json:
+            show.print_json({"jobs": [{"id": result.id} for result in retried]})
     ctx.exit(code)
+
+
+def _retry_and_follow(
+    relay: Relay, result: JobResult, force: bool, *, quiet: bool, as_json: bool
+) -> int:
+    from relayq.cli import output
+
+    def again() -> JobResult:
+        return result.retry(force=force, follow=True)
+
+    spec = result.record.spec
+    host = None if spec is None else spec.host
+    return output.run(relay, again, host=host, quiet=quiet, as_json=as_json, retries=True)
+
+
+def _follow_all(relay: Relay, results: Sequence[JobResult], *, quiet: bool, as_json: bool) -> int:
+    """Print what these jobs write until all have ended, as JSON their records then."""
+    from relayq.cli import show, together
+
+    code = 0
+    if not as_json:
+        code = together.follow(relay, results, lambda one: one.logs(follow=True), quiet=quiet)
+    records = [ended(result) for result in results]
+    if as_json:
+        show.print_json({"jobs": [show.as_json(record) for record in records]})
+    return max(code, _verdicts(results, records, quiet=quiet))

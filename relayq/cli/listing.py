@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from relayq import clock
+from relayq.cli import templates
 from relayq.cli.options import client, complete, json_option
 from relayq.cli.selection import filter_option
 from relayq.model.jobs import FINAL, JobRecord, JobState
@@ -103,6 +104,7 @@ def _columns(
 @click.option("--columns", callback=_columns, metavar="A,B", help="These columns, such as ID,NAME.")
 @click.option("-w", "--watch", is_flag=True, help="Go on looking until ^C.")
 @click.option("-q", "--quiet", is_flag=True, help="Print ids only.")
+@templates.format_option(templates.job_fields)
 @json_option
 def ps(
     everything: bool,
@@ -113,23 +115,32 @@ def ps(
     columns: tuple[str, ...] | None,
     watch: bool,
     quiet: bool,
+    template: templates.Template | None,
     as_json: bool,
 ) -> None:
     """List jobs: all under way, the next ones, and those that ended recently."""
-    from relayq.cli import show
+    from relayq.cli import completion, show
 
     wanted = _Wanted(state, host, filters, sort, _SHOWN_ALL if everything else _SHOWN)
+    if quiet:
+        template = template or templates.Template("{{.id}}", templates.job_fields())
     with client() as relay:
-        if watch:
-            _watch(relay, wanted, columns or show.JOB_COLUMNS, as_json=as_json)
+
+        def write(records: Sequence[JobRecord]) -> None:
+            if template is not None:
+                templates.print_all(template, [templates.of_job(record) for record in records])
+            elif as_json:
+                show.print_json({"jobs": [show.as_json(record) for record in records]})
+            else:
+                _print(relay, wanted, records, columns or show.JOB_COLUMNS)
+
+        if not watch:
+            found = wanted.records(relay)
+            write(found)
+            completion.saw(relay, found)
             return
-        records = wanted.records(relay)
-        if as_json:
-            show.print_json({"jobs": [show.as_json(record) for record in records]})
-        elif quiet:
-            click.echo("".join(f"{record.id}\n" for record in records), nl=False)
-        else:
-            _print(relay, wanted, records, columns or show.JOB_COLUMNS)
+        is_table = template is None and not as_json
+        _watch(relay, wanted, write, columns or show.JOB_COLUMNS if is_table else None)
 
 
 def _print(
@@ -137,39 +148,44 @@ def _print(
 ) -> None:
     from relayq.cli import show, tables
 
-    total = _total(relay, wanted, records)
     if records:
         tables.table(columns, show.job_rows(records, clock.now(), columns))
-    elif wanted.is_all and total.startswith("0 active . 0 queued . 0 failed"):
+    counts = relay.session().store.jobs.count()
+    if not any(counts.values()):
         click.echo("no jobs yet; try: relayq run 'echo hello'")
-        return
-    click.echo(total)
+    else:
+        click.echo("\n".join(tables.joined(_total(wanted, records, counts))))
 
 
-def _total(relay: Relay, wanted: _Wanted, records: Sequence[JobRecord]) -> str:
+def _total(
+    wanted: _Wanted, records: Sequence[JobRecord], counts: Mapping[JobState, int]
+) -> Sequence[str]:
     from relayq.cli import show
 
-    counts = relay.session().store.jobs.count()
     shown = Counter(record.state for record in records)
     return show.job_counts(counts, shown if wanted.is_all else counts)
 
 
-def _watch(relay: Relay, wanted: _Wanted, columns: Sequence[str], *, as_json: bool) -> None:
-    """Show the jobs again whenever something has changed, until an interrupt."""
-    from relayq.cli import show
+def _watch(
+    relay: Relay,
+    wanted: _Wanted,
+    write: Callable[[Sequence[JobRecord]], None],
+    columns: Sequence[str] | None,
+) -> None:
+    """Show the jobs again whenever something has changed, until an interrupt.
 
+    On a terminal a table is drawn over the one before; `columns` are None for another answer.
+    """
     session = relay.session()
     before: Sequence[JobRecord] | None = None
     try:
-        with _screen(as_json) as draw:
+        with _screen(columns is not None) as draw:
             while True:
                 records = session.patiently(lambda: wanted.records(relay), None)
-                if records is not None and as_json and records != before:
-                    show.print_json({"jobs": [show.as_json(record) for record in records]})
-                elif records is not None and not as_json and draw is not None:
+                if records is not None and draw is not None and columns is not None:
                     draw(_drawn(relay, wanted, records, columns))
-                elif records is not None and not as_json and records != before:
-                    _print(relay, wanted, records, columns)
+                elif records is not None and records != before:
+                    write(records)
                 before = records if records is not None else before
                 sys.stdout.flush()
                 clock.sleep(_EVERY)
@@ -185,15 +201,17 @@ def _drawn(
     size = shutil.get_terminal_size()
     room = max(1, size.lines - _AROUND)
     rows = show.job_rows(records, clock.now(), columns)[:room]
-    total = relay.session().patiently(lambda: _total(relay, wanted, records[:room]), None)
+    session = relay.session()
+    counts = session.patiently(session.store.jobs.count, None)
+    total = [] if counts is None else tables.joined(_total(wanted, records[:room], counts))
     # The empty line at the end is room for a remark, such as on a broker that went away.
-    return "\n".join([*tables.laid_out(columns, rows, size.columns), total or "", ""])
+    return "\n".join([*tables.laid_out(columns, rows, size.columns), *(total or [""]), ""])
 
 
 @contextmanager
-def _screen(as_json: bool) -> Iterator[Callable[[str], None] | None]:
-    """Yield what draws over the drawing before, on a terminal; None elsewhere."""
-    if as_json or not sys.stdout.isatty():
+def _screen(is_table: bool) -> Iterator[Callable[[str], None] | None]:
+    """Yield what draws a table over the one before, on a terminal; None elsewhere."""
+    if not is_table or not sys.stdout.isatty():
         yield None
         return
     from rich.console import Console

@@ -1,4 +1,7 @@
-"""What jobs wrote, afterwards or as they go on: what `logs` and `result` print."""
+"""What jobs wrote, afterwards or as they go on: what `logs` and `result` print.
+
+Several that are followed at once are in `relayq.cli.together`.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,12 @@ import base64
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from relayq.cli import show
 from relayq.cli.options import is_offline
-from relayq.cli.output import write
+from relayq.cli.output import gaps_told, write
 from relayq.cli.texts import inert, rfc3339, size
 from relayq.errors import Conflict, OutputUnavailable
 from relayq.model.output import STDERR, STDOUT, Decoder, Frame, only
@@ -26,30 +30,39 @@ def print_all(
     *,
     follow: bool,
     tail: int | None,
+    is_one: bool,
     quiet: bool,
     as_json: bool,
 ) -> int:
-    """Print what these jobs wrote, one after the other; returns the exit code."""
+    """Print what these jobs wrote, if followed all at once; returns the exit code."""
+    if follow and len(results) > 1:
+        from relayq.cli import together
+
+        read = partial(_frames, follow=True, tail=tail)
+        return together.follow(relay, results, read, quiet=quiet, as_json=as_json)
+    if as_json:
+        _print_json(results, is_one=is_one, follow=follow, tail=tail)
+        return 0
     codes = []
     for result in results:
-        if len(results) > 1 and not quiet and not as_json:
+        if len(results) > 1 and not quiet:
             show.remark(f"{result.id}  {inert(show.what_of(result.record.spec))}")
-        if as_json:
-            _print_json(result, follow=follow, tail=tail)
-        else:
-            codes.append(_print(relay, result, follow=follow, tail=tail))
+        codes.append(_print(relay, result, follow=follow, tail=tail, quiet=quiet))
     return max(codes, default=0)
 
 
-def _print(relay: Relay, result: JobResult, *, follow: bool, tail: int | None) -> int:
+def _print(relay: Relay, result: JobResult, *, follow: bool, tail: int | None, quiet: bool) -> int:
     record = result.record
     if record.attempt == 0 and not follow:
-        show.remark(f"{result.id} is {record.state.value}; there is no output yet")
+        if not quiet:
+            yet = "" if record.state.is_final else " yet"
+            show.remark(f"{result.id} is {record.state.value}; there is no output{yet}")
         return 0
     if not follow and not _is_at_hand(result) and is_offline(relay, record.host or ""):
         return _kept(relay, result, tail, f"{record.host} is offline")
     try:
-        write(_frames(result, follow=follow, tail=tail))
+        with gaps_told(result.id):
+            write(_frames(result, follow=follow, tail=tail))
     except OutputUnavailable as error:
         if follow:
             raise
@@ -57,15 +70,24 @@ def _print(relay: Relay, result: JobResult, *, follow: bool, tail: int | None) -
     return 0
 
 
-def _print_json(result: JobResult, *, follow: bool, tail: int | None) -> None:
-    """Print an output as one value, or while it goes on as a line for each piece."""
-    frames = _frames(result, follow=follow, tail=tail)
+def _print_json(
+    results: Sequence[JobResult], *, is_one: bool, follow: bool, tail: int | None
+) -> None:
+    """Print outputs as one value, or one that goes on as a line for each piece."""
+    read = partial(_frames, follow=follow, tail=tail)
     if not follow:
-        show.print_json({"id": result.id, "output": [_frame_as_json(frame) for frame in frames]})
+        shown = [{"id": one.id, "output": list(map(_frame_as_json, read(one)))} for one in results]
+        show.print_json(shown[0] if is_one else {"jobs": shown})
         return
-    for frame in frames:
-        show.print_json({"id": result.id, **_frame_as_json(frame)})
-        sys.stdout.flush()
+    for result in results:
+        for frame in read(result):
+            print_piece(result, frame)
+
+
+def print_piece(result: JobResult, frame: Frame) -> None:
+    """Print a piece of an output as a line of JSON."""
+    show.print_json({"id": result.id, **_frame_as_json(frame)})
+    sys.stdout.flush()
 
 
 def _frame_as_json(frame: Frame) -> dict[str, str]:
@@ -124,8 +146,10 @@ def _frames(result: JobResult, *, follow: bool, tail: int | None) -> Iterator[Fr
     if tail is None:
         yield from result.logs(follow=follow)
         return
-    so_far = list(result.logs())
+    so_far, cut = _so_far(result)
     yield from last_lines(so_far, tail)
+    if cut is not None:
+        raise cut
     if follow:
         # The same frames come again from the start, unless another attempt has begun.
         before = iter(so_far)
@@ -133,6 +157,19 @@ def _frames(result: JobResult, *, follow: bool, tail: int | None) -> Iterator[Fr
             if next(before, None) != frame:
                 before = iter(())
                 yield frame
+
+
+def _so_far(result: JobResult) -> tuple[list[Frame], OutputUnavailable | None]:
+    """Return all that there is of an output, and the error of one that a full disk cut."""
+    frames: list[Frame] = []
+    try:
+        for frame in result.logs():
+            frames.append(frame)
+    except OutputUnavailable as error:
+        if not error.missing:
+            raise
+        return frames, error
+    return frames, None
 
 
 def last_lines(frames: list[Frame], count: int) -> list[Frame]:

@@ -34,7 +34,7 @@ def wants_json() -> bool:
 
 
 def _note_json(ctx: click.Context, param: click.Parameter, as_json: bool) -> bool:
-    as_json = as_json or wants_json()
+    as_json = as_json or bool(ctx.meta.get("relayq.json")) or wants_json()
     # The edge shows errors, and must know how.
     ctx.meta["relayq.json"] = as_json
     return as_json

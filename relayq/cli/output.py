@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING
 
 from relayq import clock
 from relayq.cli import show
 from relayq.cli.interrupts import Interrupted, held, interruptible
 from relayq.cli.options import ended, is_interactive, is_offline
-from relayq.errors import RelayqError, WaitTimeout
+from relayq.errors import OutputUnavailable, RelayqError, WaitTimeout
+from relayq.model.jobs import JobState
 from relayq.model.output import STDERR, STDOUT, Frame, only
 
 if TYPE_CHECKING:
     from relayq.client import JobResult, Relay
+    from relayq.model.jobs import JobRecord
 
 #: Sends a job its input as long as the context lasts.
 Source = Callable[["JobResult"], AbstractContextManager[None]]
@@ -27,6 +29,7 @@ _QUIET_WAIT = 1.0
 _CANCEL_PATIENCE = 15.0
 #: How long a detached `run` stays to hear a second ^C.
 _SECOND_THOUGHTS = 3.0
+_AHEAD = (JobState.QUEUED, JobState.SCHEDULED, JobState.WAITING)
 
 
 def write(frames: Iterable[Frame]) -> None:
@@ -35,6 +38,27 @@ def write(frames: Iterable[Frame]) -> None:
         stream = sys.stderr.buffer if frame.channel == STDERR else sys.stdout.buffer
         stream.write(frame.data)
         stream.flush()
+
+
+@contextmanager
+def gaps_told(id: str) -> Iterator[None]:
+    """Pass on what there is of an output that a full disk cut, and say then what isn't there."""
+    try:
+        yield
+    except OutputUnavailable as error:
+        if not told_as_gap(id, error):
+            raise
+
+
+def told_as_gap(id: str, error: RelayqError) -> bool:
+    """Say what a full disk cost; False when the error is another one.
+
+    It is said in spite of -q: nothing else would tell that the output isn't whole.
+    """
+    if not isinstance(error, OutputUnavailable) or not error.missing:
+        return False
+    show.remark(f"{id}  {error.missing} bytes of output are missing: {error.host}'s disk was full")
+    return True
 
 
 def run(
@@ -46,11 +70,12 @@ def run(
     quiet: bool,
     as_json: bool = False,
     source: Source | None = None,
+    retries: bool = False,
 ) -> int:
     """Submit a job and stream it to its end; returns the exit code of `run`.
 
     As JSON nothing is streamed: the record with the whole output comes at the end. `source` is
-    what the job reads.
+    what the job reads. With `retries` the job isn't new, and all the same begun here.
     """
     result = None
     kept: list[Frame] = []
@@ -61,23 +86,23 @@ def run(
                 result = submit()
             if not quiet:
                 note_offline(relay, host)
-            with source(result) if source is not None and result.is_new else nullcontext():
+            fed = source(result) if source is not None and result.is_new else nullcontext()
+            with fed, nullcontext() if as_json else gaps_told(result.id):
                 _stream(relay, result, host, quiet=quiet, to=kept.extend if as_json else write)
             record = ended(result)
         except Interrupted as interrupt:
             if result is not None:
                 # A job that somebody else began isn't ended by who only watches it.
-                how = on_interrupt if result.is_new else on_interrupt or "detach"
+                is_ours = retries or result.is_new
+                how = on_interrupt if is_ours else on_interrupt or "detach"
                 _interrupted(result, interrupt, how, quiet=quiet)
             raise
         except BrokenPipeError:
             # As with any pipe: whose reader left ends, and says nothing.
-            if result is not None and result.is_new:
+            if result is not None and (retries or result.is_new):
                 _end(result, quiet=True)
             raise
-    line = show.verdict(record, result.outcome())
-    if line and not quiet:
-        show.remark(line)
+    _conclude(result, record, quiet=quiet)
     if as_json:
         show.print_json({**show.as_json(record), **texts_of(kept)})
     from relayq.results import exit_status
@@ -89,18 +114,25 @@ def attach(result: JobResult, source: Source | None, *, quiet: bool) -> int:
     """Follow a job that runs, as its terminal if there is a source; returns its exit code."""
     with interruptible():
         try:
-            with source(result) if source is not None else nullcontext():
+            with source(result) if source is not None else nullcontext(), gaps_told(result.id):
                 write(result.logs(follow=True))
             record = ended(result)
         except Interrupted as interrupt:
             _interrupted(result, interrupt, "detach", quiet=quiet)
             raise
-    line = show.verdict(record, result.outcome())
-    if line and not quiet:
-        show.remark(line)
+    _conclude(result, record, quiet=quiet)
     from relayq.results import exit_status
 
     return exit_status(record)
+
+
+def _conclude(result: JobResult, record: JobRecord, *, quiet: bool) -> None:
+    """Say what an end without success was; what the job wrote says the most about it."""
+    line = show.verdict(record, result.outcome())
+    if line and not quiet:
+        show.remark(line)
+        if show.is_not_found(record):
+            show.hint(show.next_step(record))
 
 
 def texts_of(frames: Iterable[Frame]) -> dict[str, str]:
@@ -135,7 +167,7 @@ def _stream(
 def _note_waiting(relay: Relay, id: str, host: str | None) -> None:
     with suppress(RelayqError):
         record = relay.session().store.jobs.fetch(id)
-        if not record.state.is_final and record.attempt == 0:
+        if record.state in _AHEAD:
             show.remark(f"{id} waiting for {host or 'any host'}")
 
 

@@ -54,11 +54,13 @@ class Chosen:
         if not self.selectors and not self.is_bulk:
             raise click.UsageError("which job? an id, a name, last, @group, --filter or --all")
         found = self._found(relay)
-        if not self.is_bulk or any(text.startswith("state=") for text in self.filters):
-            return found
-        records = relay.session().store.jobs.fetch_many(result.id for result in found)
-        fitting = {record.id for record in records if record.state in states}
-        return [result for result in found if result.id in fitting]
+        if self.is_bulk and not any(text.startswith("state=") for text in self.filters):
+            records = relay.session().store.jobs.fetch_many(result.id for result in found)
+            fitting = {record.id for record in records if record.state in states}
+            found = [result for result in found if result.id in fitting]
+        if not found and not click.get_current_context().params.get("quiet"):
+            click.echo("relayq: there is no such job", err=True)
+        return found
 
     def _found(self, relay: Relay) -> list[JobResult]:
         from relayq.model.selectors import read_filters

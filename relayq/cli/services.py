@@ -1,4 +1,4 @@
-"""This machine's worker and broker: up, down, broker; and the version."""
+"""This machine's worker and broker together: up, down; and the version."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from relayq.config import Config
     from relayq.embedded import BrokerFacts
 
-_port_option = click.option(
+port_option = click.option(
     "--port", type=click.IntRange(1, 65_535), metavar="PORT", help="The broker's port."
 )
 
@@ -35,7 +35,7 @@ def remark(line: str) -> None:
 
 
 @click.command()
-@_port_option
+@port_option
 @json_option
 def up(port: int | None, as_json: bool) -> None:
     """Start this machine's worker and, if no broker is configured, a private one."""
@@ -49,7 +49,7 @@ def up(port: int | None, as_json: bool) -> None:
         line = f"{broker['address']} (configured)"
     else:
         facts = embedded.start_broker(config, port=port)
-        broker, line = _broker_json(facts), _broker_line(facts)
+        broker, line = broker_json(facts), broker_line(facts)
     answer(f"broker  {line}", as_json)
     if config.broker_url is None:
         embedded.ensure(config, say=lambda _: None)
@@ -73,11 +73,13 @@ def answer(line: str, as_json: bool, value: Mapping[str, Any] | None = None) -> 
         show.print_json(value)
 
 
-def _broker_line(facts: BrokerFacts) -> str:
+def broker_line(facts: BrokerFacts) -> str:
+    """Return a private broker as a line shows it."""
     return f"{address(facts.url)} (private, redis {facts.version}, pid {facts.pid})"
 
 
-def _broker_json(facts: BrokerFacts) -> dict[str, Any]:
+def broker_json(facts: BrokerFacts) -> dict[str, Any]:
+    """Return a private broker as JSON shows it."""
     shown = {"address": address(facts.url), "private": True}
     return {**shown, "redis_version": facts.version, "pid": facts.pid}
 
@@ -136,56 +138,6 @@ def _jobs_run(running: Sequence[str]) -> RelayqError:
     )
     error.exit_code = 1
     return error
-
-
-@click.group()
-def broker() -> None:
-    """Start and stop a broker on this machine."""
-
-
-@broker.command("start")
-@click.option("--listen", metavar="ADDRESS", help="Also listen here, for other machines.")
-@_port_option
-@json_option
-def broker_start(listen: str | None, port: int | None, as_json: bool) -> None:
-    """Start a broker in the background and say how other machines reach it."""
-    from relayq import embedded, signing
-
-    config = load_config()
-    facts = embedded.start_broker(config, listen=listen, port=port)
-    signing.load_key(config.fleet_key_path)
-    if as_json:
-        answer("", as_json, {"broker": _broker_json(facts), "listen": listen})
-        return
-    click.echo(f"broker  {_broker_line(facts)}")
-    if listen is None:
-        click.echo("Other machines reach it only after: relayq broker start --listen ADDRESS")
-        return
-    click.echo(_JOINING.format(home=config.home, listen=listen, port=facts.port))
-
-
-_JOINING = """\
-On each other machine, copy these two files from here (their mode is 600, keep it):
-  {home}/broker/password  to  ~/.relayq/broker/password
-  {home}/fleet.key  to  ~/.relayq/fleet.key
-and write into ~/.relayq/config.yml there:
-  broker:
-    host: {listen}
-    port: {port}
-    password_file: ~/.relayq/broker/password
-Then: relayq up"""
-
-
-@broker.command("stop")
-@json_option
-def broker_stop(as_json: bool) -> None:
-    """Stop this machine's broker; its data stays."""
-    from relayq import embedded
-
-    config = load_config()
-    had_one = embedded.stop_broker(config)
-    line = "stopped: broker" if had_one else "no broker ran here"
-    answer(line, as_json, {"stopped": ["broker"] if had_one else []})
 
 
 @click.command()

@@ -21,7 +21,8 @@ from relayq.model.hosts import Host
 from relayq.model.jobs import FINAL, JobRecord, JobState, Outcome, Reason, Spec
 
 #: What a shell means by these codes; a command may mean something else.
-_SHELL_SAYS = {126: "not executable", 127: "command not found"}
+_NOT_FOUND = 127
+_SHELL_SAYS = {126: "not executable", _NOT_FOUND: "command not found"}
 
 
 def command_of(spec: Spec | None) -> str:
@@ -133,7 +134,7 @@ def _note(record: JobRecord, now: float) -> str:
         case JobState.NEEDS_HUMAN:
             return record.reason or ""
         case JobState.SCHEDULED if record.due_at is not None:
-            return f"due in {span(record.due_at - now)}"
+            return due(record, now)
         case JobState.WAITING if record.spec is not None:
             return "after " + ", ".join(record.spec.after)
         case JobState.RUNNING if record.cancel_at is not None:
@@ -141,6 +142,18 @@ def _note(record: JobRecord, now: float) -> str:
         case JobState.LOST:
             return "its host doesn't answer"
     return ""
+
+
+def due(record: JobRecord, now: float) -> str:
+    """Say when a scheduled job starts, and of a retry which one it is and why it comes."""
+    when = f"in {span(record.due_at - now)}" if record.due_at is not None else ""
+    if record.attempt == 0 or record.reason is None:
+        return f"due {when}"
+    why = why_failed(record, None)
+    if record.reason in (Reason.HOST, Reason.AUTH):
+        return f"tried again {when} ({why})"
+    retries = record.spec.retries if record.spec is not None else "?"
+    return f"retry {record.failures}/{retries} {when} ({why})"
 
 
 def _asked(record: JobRecord, name: str) -> str:
@@ -169,19 +182,29 @@ _CELLS: Mapping[str, Callable[[JobRecord, float], str]] = {
 }
 
 
-def job_counts(counts: Mapping[JobState, int], shown: Mapping[JobState, int]) -> str:
+#: What `ps` counts in its last line, and whether also when there are none.
+_COUNTED = (
+    (JobState.RUNNING, "active", True),
+    (JobState.LOST, "lost", False),
+    (JobState.QUEUED, "queued", True),
+    (JobState.SCHEDULED, "scheduled", False),
+    (JobState.WAITING, "waiting", False),
+    (JobState.NEEDS_HUMAN, "needs_human", False),
+    (JobState.FAILED, "failed", True),
+)
+
+
+def job_counts(counts: Mapping[JobState, int], shown: Mapping[JobState, int]) -> Sequence[str]:
     """Return the last line of `ps`: the totals, and how many live jobs aren't in the table."""
     parts = [
-        f"{counts[JobState.RUNNING]} active",
-        f"{counts[JobState.QUEUED]} queued",
-        f"{counts[JobState.FAILED]} failed",
+        f"{counts[state]} {what}" for state, what, always in _COUNTED if counts[state] or always
     ]
     hidden = sum(
         max(0, count - shown.get(state, 0)) for state, count in counts.items() if not state.is_final
     )
     if hidden:
         parts.append(f"{hidden} more not shown (relayq ps -a)")
-    return " . ".join(parts)
+    return parts
 
 
 def job_details(record: JobRecord, outcome: Outcome | None, now: float) -> list[str]:
@@ -252,6 +275,9 @@ def _details(record: JobRecord, outcome: Outcome | None, now: float) -> Iterable
         yield from _asked_for(spec)
     if record.state is JobState.FAILED:
         yield "Failed", why_failed(record, outcome)
+    elif record.state is JobState.SCHEDULED and record.attempt:
+        yield "Next try", due(record, now)
+        yield "Last try", why_failed(record, outcome)
     elif record.reason not in (None, Reason.EXIT):
         yield "Reason", str(record.reason)
     if record.exit_code is not None:
@@ -269,8 +295,15 @@ def _details(record: JobRecord, outcome: Outcome | None, now: float) -> Iterable
 
 def next_step(record: JobRecord) -> str:
     """Return the command that tells more about an end without success."""
+    if is_not_found(record):
+        return f"relayq run --on {record.host} 'echo $PATH'"
     verb = "logs" if record.attempt else "show"
     return f"relayq {verb} {record.id}"
+
+
+def is_not_found(record: JobRecord) -> bool:
+    """Whether a shell would say of this end that it didn't find the command."""
+    return record.reason == Reason.EXIT and record.exit_code == _NOT_FOUND
 
 
 def _where(record: JobRecord) -> str:
@@ -283,6 +316,9 @@ def _where(record: JobRecord) -> str:
 def _limits(spec: Spec) -> str:
     parts = [] if spec.timeout is None else [f"timeout {limit(spec.timeout)}"]
     parts += [f"priority {spec.priority}", f"retries {spec.retries}", f"on lost {spec.on_lost}"]
+    if spec.retries:
+        first, longest = spec.backoff
+        parts.append(f"after {limit(first)} to {limit(longest)} on {', '.join(spec.retry_on)}")
     return ", ".join(parts)
 
 
@@ -301,14 +337,15 @@ def _times(record: JobRecord, now: float) -> str:
     )
     parts = [f"{name} {instant(at)}" for name, at in named if at is not None]
     ran = _run_time(record, now)
-    return "\n".join(parts if ran == "-" else [*parts, f"ran {ran}"])
+    verb = "running for" if record.state is JobState.RUNNING else "ran"
+    return "\n".join(parts if ran == "-" else [*parts, f"{verb} {ran}"])
 
 
 def _next(record: JobRecord) -> list[str]:
     if record.state.is_final:
         return ["logs", "retry"]
     if record.state is JobState.NEEDS_HUMAN:
-        return ["logs", "retry", "cancel"]
+        return ["review", "logs", "retry", "cancel"]
     return ["logs -f", "wait", "cancel"] if record.attempt else ["wait", "cancel"]
 
 

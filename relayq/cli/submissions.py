@@ -20,6 +20,7 @@ from relayq.cli.options import (
 from relayq.cli.texts import instant_of
 from relayq.errors import RelayqError
 from relayq.model.jobs import ON_LOST, PRIORITIES
+from relayq.model.retries import read_backoff, read_retry_on
 
 if TYPE_CHECKING:
     from relayq.client import JobResult, Relay
@@ -32,6 +33,20 @@ def _instant_option(text: str) -> float:
         return instant_of(text, clock.now())
     except ValueError as error:
         raise click.BadParameter(f"{error}, got {text!r}") from error
+
+
+def _backoff_option(text: str) -> tuple[float, float]:
+    try:
+        return read_backoff(text)
+    except RelayqError as error:
+        raise click.BadParameter(error.message) from error
+
+
+def _retry_on_option(text: str) -> tuple[str, ...]:
+    try:
+        return read_retry_on(text)
+    except RelayqError as error:
+        raise click.BadParameter(error.message) from error
 
 
 #: Where a job runs and how, then when, then what it is called.
@@ -74,6 +89,18 @@ _OPTIONS = (
     ),
     click.option("--retries", type=click.IntRange(0), help="Further attempts after a failure."),
     click.option(
+        "--backoff",
+        type=_backoff_option,
+        metavar="FIRST..LONGEST",
+        help="The delays before them, such as 1s..60s.",
+    ),
+    click.option(
+        "--retry-on",
+        type=_retry_on_option,
+        metavar="CAUSE[,CAUSE]",
+        help="Which failures: exit, signal, timeout, all, exit:75,111 (default: exit,signal).",
+    ),
+    click.option(
         "--on-lost", type=click.Choice(ON_LOST), help="What to do when its host vanishes."
     ),
     click.option("--wait-for-host", is_flag=True, help="Queue it for a host not known yet."),
@@ -115,7 +142,13 @@ _OPTIONS = (
     click.option("--dry-run", is_flag=True, help="Say what would be queued, and queue nothing."),
     quiet_option,
     json_option,
-    click.argument("command", nargs=-1, type=click.UNPROCESSED, shell_complete=complete("files")),
+    click.argument(
+        "command",
+        metavar="COMMAND [ARG]...",
+        nargs=-1,
+        type=click.UNPROCESSED,
+        shell_complete=complete("files"),
+    ),
 )
 
 
@@ -126,14 +159,28 @@ def job_options(function: _Function) -> _Function:
     return function
 
 
-#: Of the options, those that belong to what runs rather than to when and where.
-_PAYLOAD = ("cmd", "cwd", "env", "feed", "tty")
+#: What a job's options are about, in the order of the help; the rest is about this command.
+_HEADINGS = {
+    "Where and how it runs": "host cwd env env_files shell tty stdin no_stdin wait_for_host",
+    "When, and what if": "timeout priority due_at delay after unique retries on_lost",
+    "What it is called": "name group labels meta note",
+}
 
 
 class JobCommand(click.Command):
     """A command that ends its own options at the job's command, and reads a script's."""
 
     allow_interspersed_args = False
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options under headings, the most wanted first."""
+        options = [one for one in self.get_params(ctx) if isinstance(one, click.Option)]
+        rows = {option.name: option.get_help_record(ctx) for option in options}
+        for heading, names in _HEADINGS.items():
+            with formatter.section(heading):
+                formatter.write_dl([row for name in names.split() if (row := rows.pop(name, None))])
+        with formatter.section("This command"):
+            formatter.write_dl([row for row in rows.values() if row])
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Put the options of the script that was named before those that were typed, which win."""
@@ -299,11 +346,15 @@ def command_line(command: tuple[str, ...], *, shell: bool) -> str | list[str]:
 
 
 def _queued(relay: Relay, asked: dict[str, Any], *, follow: bool, quiet: bool) -> JobResult:
+    from relayq.cli import completion
+
     given = dict(asked)
     if after := given.pop("after", None):
         given["after"] = list(relay.job.select(after))
     result = relay.job.run(given.pop("cmd"), follow=follow, **given)
-    if not result.is_new and not quiet:
+    if result.is_new:
+        completion.queued(relay, result.id, asked)
+    elif not quiet:
         click.echo(
             f"relayq: {result.id} goes on under the key {asked['unique']!r}; nothing was queued",
             err=True,
@@ -328,15 +379,10 @@ def _describe(asked: dict[str, Any], *, as_json: bool) -> None:
     from relayq.cli import show
     from relayq.client import Relay
 
-    given = {name: value for name, value in asked.items() if name != "wait_for_host"}
-    if asked.get("after") or (asked.get("host") and not asked.get("wait_for_host")):
-        with client() as relay:
-            given["after"] = list(relay.job.select(asked.get("after", ())))
-            if asked.get("host"):
-                _check_host(relay, asked["host"])
-    payload = {name: given.pop(name) for name in _PAYLOAD if name in given}
-    with Relay() as relay:
-        spec = relay.job._spec("run_command", payload, **given)
+    names_any = asked.get("after") or (asked.get("host") and not asked.get("wait_for_host"))
+    with client() if names_any else Relay() as relay:
+        after = relay.job.select(asked["after"]) if "after" in asked else ()
+        spec = relay.job.plan("run_command", **{**asked, "after": after})
     if as_json:
         # Each dry run makes up another id.
         shown = {key: value for key, value in show.spec_as_json(spec).items() if key != "id"}
@@ -344,10 +390,3 @@ def _describe(asked: dict[str, Any], *, as_json: bool) -> None:
     else:
         click.echo("\n".join(show.plan(spec)))
         click.echo("relayq: nothing was queued (--dry-run)", err=True)
-
-
-def _check_host(relay: Relay, host: str) -> None:
-    from relayq.dispatch import Dispatcher
-
-    session = relay.session()
-    Dispatcher(session.store, session.signer).check_host(host)

@@ -18,7 +18,7 @@ _GAP = "  "
 #: The longest cell where no terminal says how much room there is.
 _WIDEST = 60
 #: Columns that are cut when the room is short, and down to what.
-_GIVING_WAY = ("WHAT", "NOTE", "TYPE", "NAME", "META", "LABELS", "GROUP", "SUBMITTER")
+_GIVING_WAY = ("WHAT", "NOTE", "TYPE", "NAME", "META", "LABELS", "GROUP", "SUBMITTER", "LAST LINE")
 _NARROWEST = 12
 #: Columns that a narrow terminal does without, the first one first.
 _DISPENSABLE = ("KIND", "LOAD", "NOTE", "DONE", "AGE", "TYPE", "TIME", "HOST")

@@ -16,9 +16,9 @@ _ESCAPE = re.compile(
 )
 
 
-def inert(text: str) -> str:
+def inert(text: str, *, longest: int | None = _LONGEST) -> str:
     """Return the text as one line that can't move a cursor: `?` for what isn't printable."""
-    line = _SPACES.sub(" ", _ESCAPE.sub("?", text[:_LONGEST]))
+    line = _SPACES.sub(" ", _ESCAPE.sub("?", text[:longest]))
     return "".join(c if c.isprintable() else "?" for c in line)
 
 

@@ -114,6 +114,7 @@ def test_an_error_is_json_when_json_was_asked_for(cli):
     done = relayq("show", "--json", "zzzz")
 
     assert json.loads(done.stdout)["error"]["code"] == "no_such_job"
+    assert relayq("--json", "show", "zzzz").stdout == done.stdout
     assert done.returncode == 125
 
 

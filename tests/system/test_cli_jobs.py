@@ -165,9 +165,17 @@ def test_all_means_what_the_verb_can_be_done_to(cli):
     assert failed in retried.stdout.split()
     assert not {ended, waiting} & set(retried.stdout.split())
     assert relayq("wait", "-q", "--all").returncode in (0, 1)
-    assert relayq("cancel", "--all").stdout == "nothing to cancel\n"
+    assert relayq("cancel", "--all").stderr == "relayq: there is no such job\n"
     assert relayq("retry", "--filter", "state=cancelled", "-y", "--json").returncode == 0
     relayq("cancel", "--all", "-y")
+
+
+def test_a_description_that_fits_no_job_is_told_and_is_no_failure(cli):
+    for verb in ("cancel", "retry", "rm", "wait", "logs", "result", "show"):
+        none = relayq(verb, "--filter", "group=none")
+        assert (none.stdout, none.stderr) == ("", "relayq: there is no such job\n"), verb
+        assert none.returncode == 0
+    assert relayq("wait", "-q", "--filter", "group=none").stderr == ""
 
 
 def test_prune_forgets_what_ended_long_ago(cli):

@@ -9,7 +9,7 @@ from datetime import datetime
 import pytest
 
 from relayq import clock
-from tests.system.commands import Terminal, begin, relayq, shown, submit
+from tests.system.commands import Terminal, begin, relayq, shown, submit, until_exists
 from tests.waiting import until
 
 pytestmark = pytest.mark.system
@@ -107,17 +107,22 @@ def test_after_takes_selectors(cli):
     assert "  hint: " in unknown.stderr
 
 
-def test_a_key_that_is_taken_gives_the_job_that_has_it(cli):
-    first = submit("--unique", "backup", "sleep 2.5; echo once")
+def test_a_key_that_is_taken_gives_the_job_that_has_it(cli, tmp_path):
+    go = tmp_path / "go"
+    first = submit("--unique", "backup", f"{until_exists(go)}; echo once")
 
     second = relayq("submit", "--unique", "backup", "echo twice")
     as_json = json.loads(relayq("submit", "--json", "--unique", "backup", "true").stdout)
-    followed = relayq("run", "--unique", "backup", "echo thrice")
+    follower = begin("run", "--unique", "backup", "echo thrice")
+    said = follower.stderr.readline()
+    go.touch()
+    followed, _ = follower.communicate(timeout=20)
 
     assert second.stdout == f"{first}\n"
     assert "goes on under the key 'backup'" in second.stderr
     assert as_json == {"schema": 1, "id": first, "is_new": False}
-    assert followed.stdout == "once\n"
+    assert f"{first} goes on under the key 'backup'" in said
+    assert followed == "once\n"
     assert submit("--unique", "backup", "true") != first
 
 

@@ -176,17 +176,46 @@ def test_commands_remember_what_they_saw(shared_fleet):
     assert os.listdir(file.parent) == ["completion.json"]
 
 
-def test_the_memory_is_written_once_a_second_at_most_and_is_bounded(shared_fleet):
+def test_jobs_that_a_command_shows_or_queues_complete_at_once(shared_fleet):
     file = shared_fleet.home / "cache" / "completion.json"
-    for _ in range(3):
-        relayq("ps")
-    before = file.stat().st_mtime_ns
-    os.utime(file)
+    relayq("ps")
+    elsewhere = shared_fleet.job.run("true", name="from-elsewhere").id
+    here = relayq("submit", "--name", "from-here", "true").stdout.strip()
+    known = set(completed("show", ""))
+    assert {f"plain,{here}", "plain,from-here"} <= known
+    assert f"plain,{elsewhere}" not in known
 
     relayq("ps")
 
-    assert file.stat().st_mtime_ns >= before
-    assert len(json.loads(file.read_text())["jobs"]) <= 25 * len(JobState)
+    known = set(completed("show", ""))
+    assert {f"plain,{here}", f"plain,{elsewhere}", "plain,from-elsewhere"} <= known
+    jobs = json.loads(file.read_text())["jobs"]
+    assert len({job["id"] for job in jobs}) == len(jobs) <= 25 * len(JobState)
+
+
+def test_the_broker_is_asked_for_what_completes_once_a_minute(shared_fleet):
+    file = shared_fleet.home / "cache" / "completion.json"
+    file.unlink(missing_ok=True)
+    relayq("status")
+    first = json.loads(file.read_text())
+    relayq("status")
+    assert json.loads(file.read_text()) == first
+
+    file.write_text(json.dumps(first | {"at": first["at"] - 60, "hosts": []}))
+    relayq("status")
+
+    assert json.loads(file.read_text())["hosts"] == first["hosts"] != []
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"at": 1e99}', '{"at": true, "jobs": 7}'])
+def test_a_memory_that_cannot_be_used_is_replaced(shared_fleet, content):
+    file = shared_fleet.home / "cache" / "completion.json"
+    file.write_text(content)
+
+    done = relayq("ps")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(file.read_text()).keys() == {"at", "hosts", "jobs"}
 
 
 def test_a_command_works_when_it_can_not_remember(shared_fleet):

@@ -91,7 +91,9 @@ def test_check_names_every_problem_with_its_place_and_the_likely_key(file):
     ]
     assert (done.returncode, done.stdout) == (1, "")
     assert json.loads(as_json.stdout)["ok"] is False
-    assert len(json.loads(as_json.stdout)["problems"]) == 2
+    problems = json.loads(as_json.stdout)["problems"]
+    assert [problem["place"] for problem in problems] == [f"{file}:2:3", f"{file}:3:19"]
+    assert all(problem["message"].startswith(problem["place"]) for problem in problems)
     assert as_json.returncode == 1
 
 

@@ -122,8 +122,8 @@ def test_a_large_output_is_fetched_from_its_host_after_the_end(shared_fleet, tmp
 
 
 def test_a_large_output_is_never_shortened_when_its_host_is_gone(fleet, tmp_path, monkeypatch):
-    monkeypatch.setattr("relayq.results._GIVE_UP", 2.0)
-    monkeypatch.setattr("relayq.results._ASK_AGAIN", 1.0)
+    monkeypatch.setattr("relayq.following._GIVE_UP", 2.0)
+    monkeypatch.setattr("relayq.following._ASK_AGAIN", 1.0)
     result = fleet.job.run(LARGE.format(tmp_path))
     result.wait(20)
     fleet.end_worker()

@@ -149,9 +149,19 @@ def test_a_row_says_where_a_job_is_meant_to_run_and_why_it_failed():
 def test_the_last_line_counts_what_isnt_in_the_table():
     counts = dict.fromkeys(JobState, 0) | {JobState.QUEUED: 30, JobState.FAILED: 7}
 
-    assert show.job_counts(counts, {JobState.QUEUED: 20}) == (
-        "0 active . 30 queued . 7 failed . 10 more not shown (relayq ps -a)"
-    )
+    assert show.job_counts(counts, {JobState.QUEUED: 20}) == [
+        *("0 active", "30 queued", "7 failed"),
+        "10 more not shown (relayq ps -a)",
+    ]
+
+
+def test_the_last_line_counts_whatever_is_still_to_come():
+    counts = dict.fromkeys(JobState, 1)
+
+    assert show.job_counts(counts, counts) == [
+        *("1 active", "1 lost", "1 queued", "1 scheduled", "1 waiting"),
+        *("1 needs_human", "1 failed"),
+    ]
 
 
 def test_an_end_without_success_is_one_line():

@@ -1,0 +1,58 @@
+"""A client's connection: its patience with a broker that goes away and comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from relayq import clock
+from relayq.errors import BrokerUnavailable, WaitTimeout
+from relayq.signing import Signer
+from relayq.store import Store
+from relayq.waiting import Bystander
+
+_AGAIN = 0.5
+
+T = TypeVar("T")
+
+
+@dataclass
+class Session:
+    """A store, the key to check what it says, and where remarks go.
+
+    Who waits ticks about every 4 times `tick` seconds.
+    """
+
+    store: Store
+    signer: Signer
+    say: Callable[[str], None]
+    tick: float = 5.0
+    is_cut_off: bool = field(default=False)
+
+    def __post_init__(self) -> None:
+        self._bystander = Bystander(self.store, self.tick)
+
+    def patiently(self, ask: Callable[[], T], deadline: float | None) -> T | None:
+        """Ask, over an outage if need be; None when the broker didn't answer this time."""
+        try:
+            answer = ask()
+        except BrokerUnavailable as error:
+            if not self.is_cut_off:
+                self.say(f"{error.message}; waiting for it")
+                self.is_cut_off = True
+            if deadline is not None and clock.boottime() >= deadline:
+                raise WaitTimeout("the broker can't be reached", hint="relayq status") from error
+            clock.sleep(_AGAIN)
+            return None
+        if self.is_cut_off:
+            self.say("the broker answers again")
+            self.is_cut_off = False
+        self._bystander.look()
+        return answer
+
+    def surely(self, ask: Callable[[], T]) -> T:
+        """Ask until the broker answers."""
+        while (answer := self.patiently(lambda: (ask(),), None)) is None:
+            continue
+        return answer[0]
