@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import threading
 
 from relayq.config import Config
 from relayq.dispatch import TEMPLATE
+from relayq.errors import BrokerUnavailable
 from relayq.host import attempts
 from relayq.store import Store
 from relayq.store.leases import Keep, Times
@@ -18,6 +20,7 @@ KEEP_OUTPUT = 14 * 86_400.0
 _STEPS = 20
 #: Ticks that may be missing before it is thought that not only they were away.
 _MISSING = 6
+_AFTER_DUE = 0.02
 
 
 class Reaper:
@@ -40,6 +43,19 @@ class Reaper:
         keep = Keep(age=defaults.keep_results, jobs=defaults.keep_jobs)
         for word, id in self._store.leases.tick(times, template=TEMPLATE, keep=keep):
             log.info("%s %s", word, id, extra={"job": id})
+
+    def tick_in(self, delay: float) -> None:
+        """Tick when a job is due, if the regular tick would let it wait."""
+        if delay < self._config.lease.tick:
+            timer = threading.Timer(delay + _AFTER_DUE, self._tick_once)
+            timer.daemon = True
+            timer.start()
+
+    def _tick_once(self) -> None:
+        try:
+            self.tick()
+        except BrokerUnavailable as error:
+            log.debug("no broker to release a retry: %s", error)
 
     def sweep(self) -> None:
         """Mend the indices: to the end of a round over all keys, but a bounded part of it."""

@@ -29,6 +29,7 @@ from relayq.celeryconfig import settings
 from relayq.config import Config
 from relayq.dispatch import message
 from relayq.errors import BrokerUnavailable
+from relayq.host import cgroups
 from relayq.host.facts import registration
 from relayq.host.heartbeat import Duties, Heartbeat
 from relayq.host.process import ForkServer, Permit, SpoolLock
@@ -79,6 +80,7 @@ class Node:
         self._heartbeat = Heartbeat(self.runner, self._beat_store, permit, key_id=signer.key_id)
         self._duties = Duties(self.runner, self._heartbeat, self._beat_store)
         self._reaper = Reaper(config, self._beat_store)
+        self.runner.delivery.on_retry = self._reaper.tick_in
         self._hands_back = False
         embedded.asked_stop(config)
 
@@ -92,6 +94,7 @@ class Node:
             self._duties.every("broker", embedded.Keeper(self.config).look, _KEEP_EVERY)
         lower_priority(self.config.worker.niceness)
         self._forks.start()
+        cgroups.sweep()
         self.runner.adopt()
         self._duties.start()
         if pull:

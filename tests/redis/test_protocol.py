@@ -146,7 +146,7 @@ class Protocol(RuleBasedStateMachine):
         self.jobs[self.fleet.submit(on_lost=on_lost)] = Known(on_lost)
 
     @precondition(lambda self: self.jobs)
-    @rule(data=st.data(), seldom=st.integers(0, 3))
+    @rule(data=st.data(), seldom=st.booleans())
     def cancel(self, data, seldom):
         if seldom:
             return

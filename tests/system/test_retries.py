@@ -364,3 +364,15 @@ def test_failed_jobs_are_retried_in_bulk(fleet, tmp_path):
         (JobState.SUCCEEDED, 1),
     ]
     assert relayq("retry", "--dead", "@bulk", "-y").stdout == ""
+
+
+def test_a_retry_begins_when_it_is_due_and_not_at_the_next_regular_tick(fleet):
+    fleet.end_worker()
+    fleet.start_worker(RELAYQ_LEASE__TICK="600")
+    try:
+        result = fleet.job.run("test $RELAYQ_ATTEMPT = 2", retries=1, backoff=(0.2, 0.2))
+
+        assert result.wait(timeout=20).state == "succeeded"
+    finally:
+        fleet.end_worker()
+        fleet.start_worker()
