@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from relayq import clock, kinds
 from relayq import config as configuration
-from relayq.config import Config
+from relayq.config import KEYS, Config
 from relayq.dispatch import Dispatcher
 from relayq.errors import NoSuchHost, RelayqError, Unplaceable
 from relayq.model.jobs import (
@@ -157,6 +157,9 @@ class Job:
         timeout: float | str | None = None,
         priority: int | str = "normal",
         on_lost: str = "retry",
+        memory: int | str | None = None,
+        processes: int | None = None,
+        max_output: int | str | None = None,
         retries: int | None = None,
         backoff: str | Iterable[float] | None = None,
         retry_on: str | Iterable[str] | None = None,
@@ -175,7 +178,8 @@ class Job:
     ) -> JobResult:
         """Queue a job of any kind, with its payload's fields as keywords; returns at once.
 
-        `timeout` limits its run time (seconds, or text like "2h"); `on_lost` says what happens
+        `timeout` limits its run time (seconds, or text like "2h"), `memory` ("2GB") and `processes`
+        all that it starts, `max_output` ("1GB") what it writes; `on_lost` says what happens
         when its host vanishes (retry, ask, fail); `retries` allows that many further attempts
         after a failure of its own, of the causes in `retry_on` ("exit,signal", "timeout", "all",
         "exit:75,111"), after delays within `backoff` ("1s..60s"); `after` names jobs that
@@ -193,6 +197,9 @@ class Job:
             timeout=timeout,
             priority=priority,
             on_lost=on_lost,
+            memory=memory,
+            processes=processes,
+            max_output=max_output,
             retries=retries,
             backoff=backoff,
             retry_on=retry_on,
@@ -322,6 +329,9 @@ class Job:
         timeout: float | str | None = None,
         priority: int | str = "normal",
         on_lost: str = "retry",
+        memory: int | str | None = None,
+        processes: int | None = None,
+        max_output: int | str | None = None,
         retries: int | None = None,
         backoff: str | Iterable[float] | None = None,
         retry_on: str | Iterable[str] | None = None,
@@ -351,6 +361,9 @@ class Job:
             payload=payload,
             host=host,
             timeout=self._timeout(timeout),
+            memory=self._limit("memory", memory),
+            processes=self._limit("processes", processes),
+            max_output=self._limit("max_output", max_output),
             priority=priority_number(priority),
             on_lost=on_lost,
             **policy_fields(self.relay.config, retries=retries, backoff=backoff, retry_on=retry_on),
@@ -373,6 +386,17 @@ class Job:
             raise RelayqError("a timeout must be longer than 0 s")
         return seconds
 
+    def _limit(self, name: str, asked: int | str | None) -> int | None:
+        """Return a limit that was asked for, else the configured one; read as that is."""
+        if asked is None:
+            configured: int | None = getattr(self.relay.config.defaults, name)
+            return configured
+        try:
+            limit: int = KEYS[f"defaults.{name}"].metadata["parse"](str(asked))
+        except ValueError as error:
+            raise RelayqError(f"{name}: {error}, got {asked!r}") from error
+        return limit
+
     def _named(self, name: str, is_one: Callable[[Host], bool]) -> str:
         hosts = self._store.hosts.list(online_within=self.relay.config.lease.length)
         fitting = [h for h in hosts if h.name == name] or [h for h in hosts if is_one(h)]
@@ -383,8 +407,8 @@ class Job:
 
 
 _OPTIONS = (
-    "host timeout priority on_lost retries backoff retry_on name labels meta group unique note "
-    "after due_at delay"
+    "host timeout memory processes max_output priority on_lost retries backoff retry_on name "
+    "labels meta group unique note after due_at delay"
 ).split()
 
 

@@ -23,7 +23,9 @@ from relayq.parsing import (
     choice,
     duration,
     host_name,
+    memory_size,
     number,
+    output_size,
     positive,
     size,
     whole,
@@ -135,6 +137,15 @@ class Defaults:
     retries: int = _key(whole(0), 0, "Further attempts after a failure of the command's own.")
     max_log: int = _key(
         size, 1 << 20, "How much of a large output the broker keeps, of its head and its tail."
+    )
+    memory: int | None = _key(
+        memory_size, None, "The limit of the memory of a job's processes, none by default."
+    )
+    processes: int | None = _key(
+        whole(1), None, "The limit of the number of a job's processes, none by default."
+    )
+    max_output: int | None = _key(
+        output_size, None, "The limit of what a job may write, none by default."
     )
     keep_results: float = _key(duration, 30 * 86_400.0, "How long ended jobs are kept.")
     keep_jobs: int = _key(whole(1), 1_000_000, "How many ended jobs are kept, the newest.")

@@ -147,8 +147,9 @@ class Following:
     def _ask(self) -> None:
         """Ask the host of the current attempt to send its output to us."""
         self._logs.ack(self._result.reply, self._position)
-        # Before the look at the record: a claim between the two would tell nobody.
-        self._logs.follow(self._result.id, self._result.reply)
+        if self._result.record.state.is_waitable:
+            self._logs.follow(self._result.id, self._result.reply)
+        # Looked at again: a claim just before that would tell nobody.
         record = self._result.record
         if record.host is None or record.attempt <= self._result.told:
             return

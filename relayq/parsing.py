@@ -50,6 +50,26 @@ def size(text: str) -> int:
     return round(float(match[1]) * _SIZES[(match[2] or "").upper()])
 
 
+def size_from(low: str) -> Parse:
+    """Return the parser of sizes that aren't below this one."""
+
+    def checked(text: str) -> int:
+        if (value := size(text)) < size(low):
+            raise ValueError(f"expected a size of {low} or more")
+        return value
+
+    return Checked(checked, {**schema(size), "minimum": size(low)})
+
+
+def size_text(count: float) -> str:
+    """Return a number of bytes as people read it: `98 MB`."""
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} GB"
+
+
 def positive(parse: Callable[[str], float]) -> Parse:
     """Return the parser that also refuses 0."""
 
@@ -137,3 +157,9 @@ _SCHEMAS: Mapping[Callable[..., Any], Mapping[str, Any]] = {
 def schema(parse: Callable[..., Any]) -> Mapping[str, Any]:
     """Return the JSON Schema of what a parser takes, for editors."""
     return parse.schema if isinstance(parse, Checked) else _SCHEMAS.get(parse, {"type": "string"})
+
+
+#: A limit of memory: a program needs that much to start at all.
+memory_size = size_from("4MiB")
+#: A limit of an output.
+output_size = size_from("1B")

@@ -27,6 +27,7 @@ from relayq.errors import (
 from relayq.following import Following
 from relayq.model.jobs import JobRecord, JobState, Outcome, Reason, priority_number
 from relayq.model.output import STDERR, STDOUT, Frame, only, split
+from relayq.parsing import size_text
 from relayq.session import Session
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 #: One blocking call's length; the store's own patience for an answer is longer.
 _BLOCK = 2.5
+#: What a shell has for a command that wrote a file beyond its limit (SIGXFSZ).
+_FILE_SIZE = 153
 #: How often a full window is looked at again.
 _FULL = 0.02
 
@@ -165,6 +168,15 @@ class JobResult:
             self.keep(self._session.store.jobs.outcome(self.id))
         kept = self._outcome
         return kept if kept is not None and kept.attempt == self.record.attempt else None
+
+    @property
+    def remarks(self) -> Sequence[str]:
+        """What the limits of its last attempt did besides ending it, as sentences."""
+        spec = self.record.spec
+        if spec is None or (spec.memory is None and spec.processes is None):
+            return ()
+        outcome = self.outcome()
+        return () if outcome is None else outcome.remarks
 
     def keep(self, signed: bytes | None) -> None:
         """Keep an outcome that came with the job's end, once it is checked."""
@@ -363,6 +375,11 @@ def failure(record: JobRecord, outcome: Outcome | None) -> str:
         case Reason.TIMEOUT:
             limit = f" of {record.spec.timeout:g} s" if record.spec and record.spec.timeout else ""
             return f"time limit{limit}"
+        case Reason.OOM:
+            return f"out of memory{_limit(record, 'memory')}"
+        case Reason.OUTPUT:
+            most = record.spec.max_output if record.spec else None
+            return f"more than {size_text(most)} of output" if most else "too much output"
         case Reason.LOST:
             return f"its host was lost {record.losses} times"
         case Reason.HOST:
@@ -371,6 +388,11 @@ def failure(record: JobRecord, outcome: Outcome | None) -> str:
             return f"a person said so: {record.note}" if record.note else "a person said so"
         case other:
             return str(other)
+
+
+def _limit(record: JobRecord, name: str) -> str:
+    limit = getattr(record.spec, name, None)
+    return f" (limit {size_text(limit)})" if limit else ""
 
 
 def exit_status(record: JobRecord) -> int:
@@ -384,8 +406,11 @@ def exit_status(record: JobRecord) -> int:
             return NeedsHuman.exit_code
     if record.reason == Reason.TIMEOUT:
         return 124
-    if record.reason == Reason.EXIT and record.exit_code is not None:
+    if record.reason == Reason.OUTPUT:
+        return _FILE_SIZE
+    # Out of memory: whether the command itself was ended or one that it had started.
+    if record.reason in (Reason.EXIT, Reason.OOM) and record.exit_code is not None:
         return record.exit_code
-    if record.reason == Reason.SIGNAL and record.signal is not None:
+    if record.reason in (Reason.SIGNAL, Reason.OOM) and record.signal is not None:
         return 128 + record.signal
     return 125

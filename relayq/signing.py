@@ -104,7 +104,8 @@ class Signer:
         head, _, output = self._check(_OUTCOME, signed).partition(b"\n")
         try:
             facts = json.loads(head)
-            outcome = Outcome(**{**facts, "state": JobState(facts["state"]), "output": output})
+            facts = {**facts, "state": JobState(facts["state"]), "output": output}
+            outcome = Outcome(**{**facts, "remarks": tuple(facts.get("remarks", ()))})
         except (ValueError, TypeError, KeyError) as error:
             raise BadSignature(f"the outcome can't be read: {error}") from error
         if outcome.id != id:

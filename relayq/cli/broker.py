@@ -10,9 +10,10 @@ import click
 from relayq import clock
 from relayq.cli.options import address, broker_of, json_option
 from relayq.cli.services import answer, broker_json, broker_line, load_config, port_option, remark
-from relayq.cli.texts import rfc3339, size, span
+from relayq.cli.texts import rfc3339, span
 from relayq.errors import BrokerUnavailable
 from relayq.parsing import size as size_of
+from relayq.parsing import size_text
 
 if TYPE_CHECKING:
     from relayq.config import Config
@@ -140,21 +141,21 @@ def broker_status(as_json: bool) -> None:
 
 def _lines(facts: dict[str, Any], server: Server) -> list[str]:
     """Return what `broker status` says to a person."""
-    limit = f" of {size(server.memory_limit)}" if server.memory_limit else ", no limit"
-    aof = f"append-only file {size(server.aof_bytes)}, fsync {facts['fsync'] or '?'}"
+    limit = f" of {size_text(server.memory_limit)}" if server.memory_limit else ", no limit"
+    aof = f"append-only file {size_text(server.aof_bytes)}, fsync {facts['fsync'] or '?'}"
     written = "last write ok" if server.is_aof_ok else "the last write FAILED (relayq doctor)"
     jobs = ", ".join(f"{count} {state}" for state, count in facts["jobs"].items() if count)
     rows = {
         "Broker": f"{facts['address']}{' (private)' if facts['private'] else ''}",
         "Redis": f"{server.version}, pid {server.pid}, up {span(server.uptime)}, "
         f"answers in {facts['latency'] * 1000:.1f} ms",
-        "Memory": f"{size(server.memory)}{limit}",
+        "Memory": f"{size_text(server.memory)}{limit}",
         "Data": f"{aof}, {written}" if server.has_aof else "NOT kept: no append-only file",
         "Clients": str(server.clients),
         "Jobs": jobs or "none",
     }
     if facts["disk_free"] is not None:
-        rows["Disk"] = f"{size(facts['disk_free'])} free"
+        rows["Disk"] = f"{size_text(facts['disk_free'])} free"
     return [f"{label:<9}{text}" for label, text in rows.items()]
 
 
@@ -229,7 +230,7 @@ def broker_backup(file: Path, force: bool, as_json: bool) -> None:
         raise click.UsageError(f"{file} is there already (--force replaces it)")
     written = _store(load_config()).back_up(file)
     value = {"file": str(file.absolute()), "size": written}
-    answer(f"{file}  {size(written)} (relayq broker restore)", as_json, value)
+    answer(f"{file}  {size_text(written)} (relayq broker restore)", as_json, value)
 
 
 @broker.command("restore")

@@ -50,10 +50,9 @@ def show_job(chosen: Chosen, template: templates.Template | None, as_json: bool)
         if template is not None:
             templates.print_all(template, [templates.of_job(result.record) for result in results])
         elif as_json and chosen.is_one:
-            show.print_json(show.as_json(results[0].record))
+            show.print_json(show.with_remarks(results[0]))
         elif as_json:
-            records = relay.session().store.jobs.fetch_many(result.id for result in results)
-            show.print_json({"jobs": [show.as_json(record) for record in records]})
+            show.print_json({"jobs": [show.with_remarks(result) for result in results]})
         else:
             for number, result in enumerate(results):
                 lines = show.job_details(result.record, result.outcome(), clock.now())
@@ -147,9 +146,10 @@ def wait(
         except WaitTimeout as error:
             raise _not_ended(asked, timeout) from error
         code = _verdicts(results, records, quiet=quiet)
-    if as_json:
-        show.print_json({"jobs": [show.as_json(record) for record in records]})
-    elif first:
+        if as_json:
+            pairs = zip(results, records, strict=True)
+            show.print_json({"jobs": [show.with_remarks(*pair) for pair in pairs]})
+    if first and not as_json:
         click.echo("".join(f"{record.id}\n" for record in records), nl=False)
     ctx.exit(code)
 
@@ -177,6 +177,8 @@ def _verdicts(results: Sequence[JobResult], records: Sequence[JobRecord], *, qui
         if line:
             show.remark(line)
             show.hint(show.next_step(record))
+        if not quiet:
+            show.tell_remarks(result)
     codes = [exit_status(record) for record in records]
     return codes[0] if len(codes) == 1 else int(any(codes))
 

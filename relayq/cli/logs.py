@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 from relayq.cli import show
 from relayq.cli.options import is_offline
 from relayq.cli.output import gaps_told, write
-from relayq.cli.texts import inert, rfc3339, size
+from relayq.cli.texts import inert, rfc3339
 from relayq.errors import Conflict, OutputUnavailable
 from relayq.model.output import STDERR, STDOUT, Decoder, Frame, only
+from relayq.parsing import size_text
 
 if TYPE_CHECKING:
     from relayq.client import JobResult, Relay
@@ -209,7 +210,7 @@ def _kept(relay: Relay, result: JobResult, tail: int | None, why: str) -> int:
         parts = [(0 if is_whole else parts[-1][0], last_lines(last, tail))]
     for gap, frames in [*parts, (missing, [])]:
         if gap:
-            show.remark(f"... {size(gap)} are only on {record.host}")
+            show.remark(f"... {size_text(gap)} are only on {record.host}")
         write(frames)
     if outcome is not None and not missing and not any(gap for gap, _ in parts):
         return 0

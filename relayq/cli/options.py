@@ -28,6 +28,18 @@ def duration_option(text: str) -> float:
         raise click.BadParameter(f"{error}, got {text!r}") from error
 
 
+def size_option(parse: Callable[[str], int]) -> Callable[[str], int]:
+    """Return the type of an option whose value is a size, such as `2GB`."""
+
+    def read(text: str) -> int:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise click.BadParameter(f"{error}, got {text!r}") from error
+
+    return read
+
+
 def wants_json() -> bool:
     """Whether the environment asks every command for JSON."""
     return os.environ.get("RELAYQ_OUTPUT") == "json"

@@ -104,7 +104,7 @@ def run(
             raise
     _conclude(result, record, quiet=quiet)
     if as_json:
-        show.print_json({**show.as_json(record), **texts_of(kept)})
+        show.print_json({**show.with_remarks(result, record), **texts_of(kept)})
     from relayq.results import exit_status
 
     return exit_status(record)
@@ -133,6 +133,8 @@ def _conclude(result: JobResult, record: JobRecord, *, quiet: bool) -> None:
         show.remark(line)
         if show.is_not_found(record):
             show.hint(show.next_step(record))
+    if not quiet:
+        show.tell_remarks(result)
 
 
 def texts_of(frames: Iterable[Frame]) -> dict[str, str]:

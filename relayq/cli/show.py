@@ -10,15 +10,19 @@ import json
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from relayq.cli import scripts
 from relayq.cli.tables import painted
-from relayq.cli.texts import age, inert, instant, limit, rfc3339, short_ids, size, span
+from relayq.cli.texts import age, inert, instant, limit, rfc3339, short_ids, span
 from relayq.model.hosts import Host
 from relayq.model.jobs import FINAL, JobRecord, JobState, Outcome, Reason, Spec
+from relayq.parsing import size_text
+
+if TYPE_CHECKING:
+    from relayq.results import JobResult
 
 #: What a shell means by these codes; a command may mean something else.
 _NOT_FOUND = 127
@@ -81,6 +85,17 @@ def as_json(record: JobRecord) -> dict[str, Any]:
     if record.spec is not None:
         shown["spec"] = spec_as_json(record.spec)
     return shown
+
+
+def with_remarks(result: JobResult, record: JobRecord | None = None) -> dict[str, Any]:
+    """Return a job as JSON shows it, and what its limits did."""
+    return {**as_json(record or result.record), "remarks": list(result.remarks)}
+
+
+def tell_remarks(result: JobResult) -> None:
+    """Say what a job's limits did; that one wasn't held is told by nothing else."""
+    for text in result.remarks:
+        remark(f"{result.id}  {inert(text)}")
 
 
 def spec_as_json(spec: Spec) -> dict[str, Any]:
@@ -286,6 +301,8 @@ def _details(record: JobRecord, outcome: Outcome | None, now: float) -> Iterable
         yield "Signal", str(record.signal)
     if outcome is not None:
         yield "Output", _output(outcome)
+        if outcome.remarks:
+            yield "Limited", "\n".join(outcome.remarks)
     yield "Times", _times(record, now)
     yield "Submitted", spec.submitter if spec is not None else "?"
     if record.note:
@@ -315,6 +332,9 @@ def _where(record: JobRecord) -> str:
 
 def _limits(spec: Spec) -> str:
     parts = [] if spec.timeout is None else [f"timeout {limit(spec.timeout)}"]
+    parts += [f"memory {size_text(spec.memory)}"] if spec.memory is not None else []
+    parts += [f"processes {spec.processes}"] if spec.processes is not None else []
+    parts += [f"output {size_text(spec.max_output)}"] if spec.max_output is not None else []
     parts += [f"priority {spec.priority}", f"retries {spec.retries}", f"on lost {spec.on_lost}"]
     if spec.retries:
         first, longest = spec.backoff
@@ -323,9 +343,11 @@ def _limits(spec: Spec) -> str:
 
 
 def _output(outcome: Outcome) -> str:
-    lost = f", {size(outcome.dropped_bytes)} lost to a full disk" if outcome.dropped_bytes else ""
+    lost = (
+        f", {size_text(outcome.dropped_bytes)} lost to a full disk" if outcome.dropped_bytes else ""
+    )
     kept = "" if outcome.is_whole else f", the whole of it on {outcome.host}"
-    return f"{size(outcome.output_bytes)}{kept}{lost}"
+    return f"{size_text(outcome.output_bytes)}{kept}{lost}"
 
 
 def _times(record: JobRecord, now: float) -> str:

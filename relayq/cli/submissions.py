@@ -16,11 +16,13 @@ from relayq.cli.options import (
     duration_option,
     json_option,
     quiet_option,
+    size_option,
 )
 from relayq.cli.texts import instant_of
 from relayq.errors import RelayqError
 from relayq.model.jobs import ON_LOST, PRIORITIES
 from relayq.model.retries import read_backoff, read_retry_on
+from relayq.parsing import memory_size, output_size
 
 if TYPE_CHECKING:
     from relayq.client import JobResult, Relay
@@ -79,6 +81,24 @@ _OPTIONS = (
         type=duration_option,
         metavar="DURATION",
         help="Limit of its run time, such as 90s or 5h.",
+    ),
+    click.option(
+        "--memory",
+        type=size_option(memory_size),
+        metavar="SIZE",
+        help="Limit of its memory, such as 2GB (Linux).",
+    ),
+    click.option(
+        "--processes",
+        type=click.IntRange(1),
+        metavar="N",
+        help="Limit of its processes and threads (Linux).",
+    ),
+    click.option(
+        "--max-output",
+        type=size_option(output_size),
+        metavar="SIZE",
+        help="Limit of all that it writes, such as 1GB.",
     ),
     click.option(
         "--prio",
@@ -162,7 +182,8 @@ def job_options(function: _Function) -> _Function:
 #: What a job's options are about, in the order of the help; the rest is about this command.
 _HEADINGS = {
     "Where and how it runs": "host cwd env env_files shell tty stdin no_stdin wait_for_host",
-    "When, and what if": "timeout priority due_at delay after unique retries on_lost",
+    "Its limits": "timeout memory processes max_output",
+    "When, and what if": "priority due_at delay after unique retries on_lost",
     "What it is called": "name group labels meta note",
 }
 

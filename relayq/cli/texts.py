@@ -51,15 +51,6 @@ def limit(seconds: float) -> str:
     return f"{seconds:g}s"
 
 
-def size(count: float) -> str:
-    """Return a number of bytes as people read it: `98 MB`."""
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} GB"
-
-
 def number_of(count: int, what: str) -> str:
     """Return `1 job`, `2 jobs`."""
     return f"{count} {what}{'' if count == 1 else 's'}"

@@ -1,4 +1,4 @@
-"""What bounds an attempt: the worker's permit and wishes, and the time that it has run.
+"""What bounds an attempt: the worker's permit and wishes, its run time, its control groups.
 
 Standard library only: the shim imports this module.
 """
@@ -6,10 +6,16 @@ Standard library only: the shim imports this module.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from time import monotonic  # stands still while the machine sleeps, as a time limit should
+from typing import TYPE_CHECKING
 
 from relayq import clock
 from relayq.host import spool
+from relayq.host.spool import Facts
+
+if TYPE_CHECKING:
+    from relayq.host import cgroups
 
 
 class Wishes:
@@ -58,3 +64,34 @@ class RunClock:
     def read(self) -> float:
         """Return the seconds counted so far."""
         return self._before + (0.0 if self._since is None else monotonic() - self._since)
+
+
+class Limits:
+    """The limits that the kernel holds; an attempt without any costs nothing here."""
+
+    def __init__(self, name: str, limits: dict[str, int] | None) -> None:
+        self._name = name
+        self._limits = limits
+        self._group: cgroups.Group | None = None
+
+    def place(self) -> Callable[[int], None] | None:
+        """Return what puts a process under the limits, None when there are none."""
+        if not self._limits:
+            return None
+        from relayq.host import cgroups  # no job without limits pays for it
+
+        self._group = cgroups.Group(self._name, self._limits)
+        return self._group.add
+
+    def settle(self) -> Facts:
+        """Return what the limits did, for the exit record, and end them."""
+        if not self._limits or self._group is None:
+            return {}
+        group, self._group = self._group, None
+        told = {
+            "oom": group.was_out_of_memory(),
+            "refused": group.refused_processes(),
+            "skipped": group.skipped,
+        }
+        group.remove()
+        return told

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import random
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -32,6 +33,9 @@ log = logging.getLogger(__name__)
 INLINE = 64 * 1024
 #: Why a process ended whose job goes back to its queue: its host is to stop.
 HAND_BACK = "hand_back"
+#: Ends that say by themselves what they mean.
+_LIMITS = frozenset({Reason.TIMEOUT, Reason.OOM, Reason.OUTPUT})
+_NAMED = {"memory": "memory", "processes": "process"}
 #: How often the head of an output is brought to the broker.
 _HEAD_EVERY = 1.0
 _UNKNOWN_KEY_DELAY = 60.0
@@ -68,8 +72,8 @@ def judge(attempt: Attempt, record: ExitRecord, signer: Signer) -> Verdict:
         return Verdict(JobState.CANCELLED, Reason.USER)
     if record.reason == HAND_BACK:
         return Verdict(JobState.QUEUED, HAND_BACK)
-    if record.reason == Reason.TIMEOUT:
-        return Verdict(JobState.FAILED, Reason.TIMEOUT, error=record.error)
+    if record.reason in _LIMITS:
+        return Verdict(JobState.FAILED, record.reason, error=record.error)
     if record.status == "unstarted":
         reason = Reason.HOST if record.reason == Reason.HOST else Reason.SPAWN
         return Verdict(JobState.FAILED, reason, error=record.error)
@@ -107,6 +111,8 @@ class Delivery:
             factor=config.retry.factor,
             is_jittered=config.retry.jitter,
         )
+        #: Told the seconds after which a job is due again.
+        self.on_retry: Callable[[float], None] = lambda delay: None
         self._waiting: list[tuple[Attempt, Verdict, ExitRecord | None]] = []
         self._lock = threading.Lock()
 
@@ -156,6 +162,8 @@ class Delivery:
         log.info("%s is %s", token.id, word, extra={"job": token.id, "attempt": token.attempt})
         if word == "stale":
             self.lose(token)
+        elif word == JobState.SCHEDULED and further.delay is not None:
+            self.on_retry(further.delay)
         if attempt.directory.exists():
             attempts.mark_delivered(attempt.directory, keep=not outcome.is_whole)
         attempt.settled.set()
@@ -184,7 +192,25 @@ class Delivery:
             output_bytes=size,
             dropped_bytes=record.dropped_bytes if record else 0,
             run_time=record.run_time if record else 0.0,
+            remarks=self._remarks(attempt, verdict, record),
         )
+
+    def _remarks(
+        self, attempt: Attempt, verdict: Verdict, record: ExitRecord | None
+    ) -> tuple[str, ...]:
+        """Say what the job's limits did, as far as its end doesn't."""
+        if record is None or record.skipped is None:
+            return ()
+        spec = self._signer.check_spec(attempt.note.signed, id=attempt.token.id)
+        told = [
+            f"its {_NAMED[limit]} limit was not held on {self._host}: {why}"
+            for limit, why in record.skipped.items()
+        ]
+        if record.refused:
+            told.append(f"it hit its limit of {spec.processes} processes")
+        if record.oom and verdict.reason != Reason.OOM:
+            told.append("one of its processes was ended: it hit its memory limit")
+        return tuple(told)
 
     def _further(self, attempt: Attempt, verdict: Verdict, record: ExitRecord | None) -> Further:
         """Say whether another attempt follows, by the cause of this one's end."""

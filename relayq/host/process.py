@@ -62,7 +62,11 @@ class TreeSurvives(RelayqError):
 
 @dataclass(frozen=True, slots=True)
 class ExitRecord:
-    """How an attempt ended, in the words of its shim."""
+    """How an attempt ended, in the words of its shim.
+
+    The last three are told of one with limits only: whether the kernel ended a process for want of
+    memory or refused one more, and by limit why it couldn't be held.
+    """
 
     status: str
     code: int | None
@@ -74,6 +78,9 @@ class ExitRecord:
     run_time: float
     output_bytes: int
     dropped_bytes: int
+    oom: bool | None = None
+    refused: bool | None = None
+    skipped: dict[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,12 +12,13 @@ import secrets
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from relayq import clock
 from relayq.config import Config
 from relayq.dispatch import TEMPLATE
 from relayq.errors import BadSignature, BrokerFull, BrokerUnavailable, RelayqError
-from relayq.host import attempts
+from relayq.host import attempts, cgroups
 from relayq.host.attempts import ClaimNote
 from relayq.host.delivery import HAND_BACK, Attempt, Delivery, judge
 from relayq.host.facts import job_environment
@@ -45,6 +46,14 @@ _LOOK = 0.1
 def _no_room(error: OSError) -> Verdict:
     said = f"its host can't write its files: {error.strerror or error}"
     return Verdict(JobState.FAILED, Reason.HOST, error=said)
+
+
+def _limits(spec: Spec) -> dict[str, Any]:
+    """Return what a shim is told of a job's limits: nothing of one without."""
+    by_kernel = {"memory": spec.memory, "processes": spec.processes}
+    limits = {name: value for name, value in by_kernel.items() if value is not None}
+    told = {"limits": limits or None, "max_output": spec.max_output}
+    return {name: value for name, value in told.items() if value is not None}
 
 
 def _always(patience: float) -> bool:
@@ -188,6 +197,7 @@ class Runner:
         if verdict is not None:
             self.delivery.deliver(attempt, verdict)
             return False
+        self._outlast_older(attempt)
         if self.is_closing:
             self._store.leases.release(token, template=TEMPLATE)
             self._discard(attempt)
@@ -216,6 +226,17 @@ class Runner:
         if attempt.is_fed:
             self._inputs.take(attempt)
         return True
+
+    def _outlast_older(self, attempt: Attempt) -> None:
+        """End an attempt of the same job that still runs here, before the next one begins.
+
+        This host was cut off until now and lost it; its grace may take a while.
+        """
+        for other in self.attempts():
+            if other.token.id == attempt.token.id and other is not attempt and other.shim:
+                self.drop(other)
+                while not other.shim.wait(_LOOK) and not self.leaving.is_set():
+                    pass
 
     def _check_and_prepare(self, attempt: Attempt) -> Verdict | None:
         """Write the attempt's directory, or return the verdict on a spec that may not run."""
@@ -257,6 +278,7 @@ class Runner:
                 "timeout": config.defaults.timeout if spec.timeout is None else spec.timeout,
                 "grace": config.defaults.grace,
                 "linger": _LINGER,
+                **_limits(spec),
                 "permit": str(self._permit),
                 "check": config.lease.check,
                 "umask": 0o022,
@@ -284,6 +306,7 @@ class Runner:
             return
         if record is None:
             sweep(attempt.directory)
+            cgroups.sweep()
         self.delivery.lose(attempt.token)
         self._discard(attempt)
 

@@ -18,7 +18,7 @@ from time import monotonic
 
 from relayq import clock
 from relayq.host import leader, spool, tree
-from relayq.host.bounds import RunClock, Wishes
+from relayq.host.bounds import Limits, RunClock, Wishes
 from relayq.host.feed import Feed
 from relayq.host.spool import Facts
 from relayq.host.written import Output
@@ -204,7 +204,7 @@ class Attempt:
         if self._feed is not None:
             self._feed.close()
         self._drain()
-        return self._record()
+        return self._record(self._limits.settle())
 
     # What happened
 
@@ -440,8 +440,8 @@ class Attempt:
 
     # What is told
 
-    def _record(self) -> Facts:
-        """Return the exit record of an attempt that is over."""
+    def _record(self, held: Facts) -> Facts:
+        """Return the exit record of an attempt that is over; `held` is what its limits did."""
         failure = self._failure
         if self._leader is not None:
             failure = leader.read_failure(self._leader)
@@ -458,11 +458,20 @@ class Attempt:
             "status": "signaled" if code < 0 else "exited",
             "code": None if code < 0 else code,
             "signal": -code if code < 0 else None,
-            "reason": self._reason or ("signal" if code < 0 else "exit"),
+            "reason": self._reason or self._own_reason(code, held),
             "error": self._error,
             "started_at": self._started_at,
             "ended_at": clock.now(),
             "run_time": self._clock.read(),
             "output_bytes": self._output.size,
             "dropped_bytes": self._output.dropped,
+            **held,
         }
+
+    def _own_reason(self, code: int, held: Facts) -> str:
+        """Say why an attempt ended that nobody was ending."""
+        if self._output.is_over:
+            return "output"
+        if code != 0 and held.get("oom"):
+            return "oom"
+        return "signal" if code < 0 else "exit"

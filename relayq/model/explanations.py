@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from relayq.model.hosts import Host, queues_of
 from relayq.model.jobs import JobRecord, JobState, Outcome, Reason
+from relayq.parsing import size_text
 
 #: An idle slot claims every few seconds: a job that waits longer is worth a remark.
 _PATIENCE = 15.0
@@ -300,6 +301,8 @@ def _ended(record: JobRecord, place: Place, scene: Scene, span: Span) -> Explana
             f"{scene.outcome.dropped_bytes} bytes of its output were lost: the disk of "
             f"{scene.outcome.host} was full"
         )
+    if scene.outcome is not None:
+        facts += scene.outcome.remarks
     if record.note:
         facts.append(f"note: {record.note}")
     look = "logs" if record.attempt else "show"
@@ -329,6 +332,14 @@ def in_words(record: JobRecord, outcome: Outcome | None, span: Span) -> str:
         case Reason.TIMEOUT:
             limit = record.spec.timeout if record.spec else None
             return "its time limit ended it" + (f", {span(limit)}" if limit else "")
+        case Reason.OOM:
+            memory = record.spec.memory if record.spec else None
+            of = f" of {size_text(memory)}" if memory else ""
+            return f"it needed more than its memory limit{of} (--memory)"
+        case Reason.OUTPUT:
+            most = record.spec.max_output if record.spec else None
+            of = f" of {size_text(most)}" if most else ""
+            return f"its output passed its limit{of} (--max-output), up to which it is kept"
         case Reason.LOST:
             return "its host went away while it ran, and its policy allows no further attempt"
         case Reason.REFUSED:

@@ -113,8 +113,8 @@ class Reason(StrEnum):
     USER = "user"  #: a person decided
     SPAWN = "spawn"  #: the process couldn't be started: a missing directory, for instance
     HOST = "host"  #: its host couldn't start it: no room on its disk, no process to be had
-    OOM = "oom"
-    OUTPUT = "output"
+    OOM = "oom"  #: it needed more memory than its limit
+    OUTPUT = "output"  #: it wrote more than its limit
     QUOTA = "quota"
     AUTH = "auth"
 
@@ -147,7 +147,9 @@ def normal_id(text: str) -> str:
 class Spec:
     """What to run, where and how; signed by the fleet's key, never changed.
 
-    Durations are seconds, `max_log` bytes; `host` None means any host. `after` are ids of jobs
+    Durations are seconds, `max_log`, `memory` and `max_output` bytes; `host` None means any host, a
+    limit None that there is none: of the memory and the number of all its processes, and of what
+    it may write. `after` are ids of jobs
     that must have succeeded first. `retries` counts further attempts after one that failed by a
     cause of `retry_on`, after delays that grow within `backoff` (model/retries.py). Of jobs with
     the same `unique` only one at a time isn't ended. `name`, `labels`, `meta`, `group` and
@@ -161,6 +163,9 @@ class Spec:
     priority: int = 5
     timeout: float | None = None
     max_log: int | None = None
+    memory: int | None = None
+    processes: int | None = None
+    max_output: int | None = None
     on_lost: str = "retry"
     retries: int = 0
     backoff: tuple[float, float] = (1.0, 60.0)
@@ -313,7 +318,7 @@ class Outcome:
 
     `output` holds the frames of the whole output when it is small (`is_whole`), else nothing;
     `output_bytes` is the size of the output on the worker's disk, `dropped_bytes` what a full
-    disk cost. `result` is what the kind returns.
+    disk cost. `result` is what the kind returns. `remarks` say what its limits did besides.
     """
 
     id: str
@@ -330,6 +335,7 @@ class Outcome:
     output_bytes: int = 0
     dropped_bytes: int = 0
     run_time: float = 0.0
+    remarks: tuple[str, ...] = ()
 
     @property
     def is_whole(self) -> bool:
