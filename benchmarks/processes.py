@@ -105,14 +105,27 @@ class Redis:
         self.url = f"redis://127.0.0.1:{self.port}/0"
         options = {"port": str(self.port), "bind": "127.0.0.1", "save": "", "dir": str(directory)}
         options |= {"appendonly": "yes" if durable else "no", "appendfsync": "always"}
-        words = [word for key, value in options.items() for word in (f"--{key}", value)]
-        self.process = launch([binary, *words], directory / "log")
+        self._argv = [
+            binary,
+            *(word for key, value in options.items() for word in (f"--{key}", value)),
+        ]
+        self._log = directory / "log"
         self.connection = redis.Redis(port=self.port)
+        self.start()
+
+    def start(self) -> None:
+        """Start it, for the first time or again, and wait until it answers."""
+        self.process = launch(self._argv, self._log)
         deadline = time.perf_counter() + 10
         while not self._answers():
             if time.perf_counter() > deadline:
-                raise SystemExit(f"redis-server doesn't start: {(directory / 'log').read_text()}")
+                raise SystemExit(f"redis-server doesn't start: {self._log.read_text()}")
             clock.sleep(0.01)
+
+    def kill(self) -> None:
+        """End it as a crash does; durable data are there when it is started again."""
+        self.process.kill()
+        self.process.wait()
 
     def _answers(self) -> bool:
         try:
@@ -133,5 +146,4 @@ def a_redis(directory: Path, *, durable: bool = False) -> Iterator[Redis]:
         yield server
     finally:
         server.connection.close()
-        server.process.kill()
-        server.process.wait()
+        server.kill()
