@@ -2,13 +2,11 @@
 that get lost, cancels and a person's retries, against a plain model of the records.
 
 The model's hosts do what `host/` does: a process runs only while its host's permit is valid, and
-starts only after an answered beat. What must hold is in the invariants; `Oracle` predicts the state
+starts only after an answered beat. What must hold is in the invariants; `Known` predicts the state
 of each job from the answers.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -22,99 +20,18 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from relayq.model.jobs import FINAL, MOVES, JobState, Token
+from relayq.model.jobs import FINAL, JobState, Token
 from relayq.store import Store
 from relayq.store.leases import Claim
 from tests.redis.consistency import problems
-from tests.redis.fleet import CRASH_LIMIT, LEASE, Clock, Fleet, FleetHost
+from tests.redis.fleet import LEASE, Clock, Fleet
+from tests.redis.oracle import BEAT, EXTEND, PARK, PERMIT, Known, Machine
 
-WAITING, SCHEDULED, QUEUED = JobState.WAITING, JobState.SCHEDULED, JobState.QUEUED
-RUNNING, LOST, NEEDS_HUMAN = JobState.RUNNING, JobState.LOST, JobState.NEEDS_HUMAN
-SUCCEEDED, FAILED, CANCELLED = JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED
+QUEUED, RUNNING, LOST = JobState.QUEUED, JobState.RUNNING, JobState.LOST
+NEEDS_HUMAN, SUCCEEDED = JobState.NEEDS_HUMAN, JobState.SUCCEEDED
+FAILED, CANCELLED = JobState.FAILED, JobState.CANCELLED
 
-BEAT, PERMIT, EXTEND, PARK = 15.0, 45.0, 15.0, 900.0
-UNSTARTED_LIMIT = 5
 JOBS = 5
-
-
-@dataclass
-class Known:
-    """What the oracle knows of a job: its state, and what decides the next one."""
-
-    on_lost: str
-    state: JobState = QUEUED
-    token: Token | None = None
-    host: str = ""
-    started: bool = False
-    cancelled: bool = False
-    losses: int = 0
-    unstarted: int = 0
-    #: Ever retried by a person who said that the old attempt is gone.
-    forced: bool = False
-
-    def go(self, state: JobState) -> None:
-        """Change the state, which must be one of the moves."""
-        assert state is self.state or state in MOVES[self.state], f"{self.state} -> {state}"
-        self.state = state
-
-    def holds(self, token: Token) -> bool:
-        """Whether the token is that of the current attempt."""
-        return self.token == token and self.state in (RUNNING, LOST)
-
-    def judge(self) -> None:
-        """Give the verdict on an attempt that is gone or counts as gone."""
-        if self.cancelled:
-            self.go(CANCELLED)
-        elif not self.started and self.unstarted < UNSTARTED_LIMIT:
-            self.unstarted += 1
-            self.go(QUEUED)
-        else:
-            self.losses += 1
-            if self.on_lost == "retry" and self.losses < CRASH_LIMIT:
-                self.go(QUEUED)
-            else:
-                self.go(NEEDS_HUMAN if self.on_lost == "ask" else FAILED)
-        self.started = False
-
-    def queue_again(self) -> None:
-        """Forget all counts: a person's retry."""
-        self.go(QUEUED)
-        self.losses = self.unstarted = 0
-        self.cancelled = self.started = False
-
-
-@dataclass
-class Machine:
-    """One host: its worker process, its link, its permit, and the processes under its shims."""
-
-    speaker: FleetHost
-    worker: str = "up"
-    linked: bool = True
-    registered: bool = True
-    #: Whether this worker process was ever answered.
-    followed: bool = True
-    permit: float = 0.0
-    #: When the link came back.
-    healed_at: float = -1e9
-    known: dict[Token, str] = field(default_factory=dict)
-    #: In the order of their start: ids are random, and a story must be repeatable.
-    processes: dict[Token, None] = field(default_factory=dict)
-    ended: dict[Token, JobState] = field(default_factory=dict)
-
-    @property
-    def can_ask(self) -> bool:
-        """Whether its worker gets an answer."""
-        return self.worker == "up" and self.linked
-
-    def keep(self, now: float) -> None:
-        """Extend a permit that still stands, as a worker does that isn't answered."""
-        if self.worker == "up" and self.followed and self.permit > now:
-            self.permit = max(self.permit, now + EXTEND)
-
-    def drop(self, token: Token) -> None:
-        self.known.pop(token, None)
-        self.processes.pop(token, None)
-        self.ended.pop(token, None)
 
 
 class Protocol(RuleBasedStateMachine):
