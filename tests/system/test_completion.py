@@ -210,6 +210,7 @@ def test_the_broker_is_asked_for_what_completes_once_a_minute(shared_fleet):
 @pytest.mark.parametrize("content", ["{", "[]", '{"at": 1e99}', '{"at": true, "jobs": 7}'])
 def test_a_memory_that_cannot_be_used_is_replaced(shared_fleet, content):
     file = shared_fleet.home / "cache" / "completion.json"
+    file.parent.mkdir(exist_ok=True)
     file.write_text(content)
 
     done = relayq("ps")
