@@ -29,7 +29,9 @@ def python(*arguments: str) -> list[str]:
 
 def environment(**more: str) -> dict[str, str]:
     """Return an environment in which nobody's real fleet takes part."""
-    kept = {k: v for k, v in os.environ.items() if k == BROKER or not k.startswith("RELAYQ_")}
+    # Compiling every module at each start is nobody's normal case.
+    foreign = ("RELAYQ_", "PYTHONDONTWRITEBYTECODE")
+    kept = {k: v for k, v in os.environ.items() if k == BROKER or not k.startswith(foreign)}
     return {**kept, "PYTHONPATH": str(ROOT), **more}
 
 
