@@ -19,10 +19,12 @@ from benchmarks.figures import Figures, as_json, table
 from benchmarks.idle import idle
 from benchmarks.output import output
 from benchmarks.peers import PEERS
+from benchmarks.placement import PICTURE, placement
 from benchmarks.processes import BROKER, Redis, a_redis
 from benchmarks.shell import shell
+from benchmarks.views import views
 
-SUBJECTS = ("peers", "backlog", "output", "idle", "shell", "away")
+SUBJECTS = ("peers", "backlog", "output", "idle", "shell", "away", "placement", "views")
 
 
 def options(arguments: list[str] | None) -> argparse.Namespace:
@@ -62,6 +64,18 @@ def measures(chosen: argparse.Namespace) -> dict[str, Callable[[Figures, Redis],
         "output": partial(output, peers=peers, rounds=few, size=100_000 if small else 100_000_000),
         "idle": partial(idle, peers=peers, seconds=1.0 if small else 60.0),
         "shell": partial(shell, rounds=2 * few, listed=5 if small else 10_000),
+        "views": partial(
+            views,
+            rounds=2 * rounds,
+            hosts=3 if small else 50,
+            jobs=100 if small else 100_000,
+        ),
+        "placement": partial(
+            placement,
+            hosts=20 if small else 200,
+            jobs=200 if small else 100_000,
+            picture_to=None if small else PICTURE,
+        ),
         "away": partial(away, peers=peers, round_trip=0.02, jobs=2 if small else 20),
     }
 

@@ -1,7 +1,8 @@
 """Makes docs/pictures: what the main commands really print on a terminal, as SVG.
 
-`python docs/make_pictures.py` starts a private broker and three workers on this machine, each
-under the name of a host, types the commands on a pseudo-terminal and draws what comes back.
+`python docs/make_pictures.py` starts a private broker and a few workers on this machine, each
+under the name of a host and with tools of its own, types the commands on a pseudo-terminal and
+draws what comes back.
 """
 
 from __future__ import annotations
@@ -32,7 +33,15 @@ from relayq import Relay, clock, config, embedded
 ROOT = Path(__file__).parent.parent
 PICTURES = ROOT / "docs" / "pictures"
 COLUMNS = 96
-HOSTS = {"thinkpad": 2, "pi4": 1, "nas": 2}
+#: Each host's slots, its tools, and what it declares.
+HOSTS: dict[str, tuple[int, str, dict[str, str]]] = {
+    "thinkpad": (2, "git ffmpeg claude", {}),
+    "pi4": (1, "git", {"ALIASES": "pi", "LABELS": "quiet"}),
+    "nas": (2, "ffmpeg", {}),
+    "studio": (4, "ffmpeg whisper-cli", {"LABELS": "heavy", "RESOURCES": "cuda=1"}),
+}
+#: What a worker's own PATH has of the system, beside its tools.
+_NEEDED = "sh sleep printf cat env"
 #: What rich gives a character of its font size.
 _CELL = 12.2
 _WORDS = "[^\N{NO-BREAK SPACE}]+(?:\N{NO-BREAK SPACE}[^\N{NO-BREAK SPACE}]+)*"
@@ -73,6 +82,7 @@ SHOTS = {
     "ps": ["relayq ps"],
     "show": ["relayq show {train}"],
     "status": ["relayq status"],
+    "pick": ["relayq hosts pick --needs ffmpeg", "relayq hosts show studio"],
     "cancel": ["relayq cancel {train}", "relayq wait {train}", "echo $?"],
 }
 
@@ -93,6 +103,8 @@ class Scene:
             "PATH": f"{directory / 'bin'}:{os.environ['PATH']}",
             "PYTHONPATH": str(ROOT),
             "RELAYQ_BROKER__URL": url,
+            # What else this machine does is no part of the scene.
+            "RELAYQ_WORKER__CPU_THRESHOLD": "100",
             "TERM": "xterm-256color",
             "LANG": "C.UTF-8",
             "USER": "me",
@@ -114,9 +126,21 @@ class Scene:
 
     def environment(self, host: str) -> dict[str, str]:
         """Return the environment of that host."""
+        slots, _, declared = HOSTS[host]
         own = {"RELAYQ_HOME": str(self._home(host)), "RELAYQ_WORKER__NAME": host}
-        slots = {"RELAYQ_WORKER__MAX_CONCURRENT": str(HOSTS[host])}
-        return self._environ | own | slots
+        own["RELAYQ_WORKER__MAX_CONCURRENT"] = str(slots)
+        return self._environ | own | {f"RELAYQ_WORKER__{k}": v for k, v in declared.items()}
+
+    def _tools(self, host: str) -> Path:
+        """Return a directory that has the programs of one host, and nothing else."""
+        there = self.directory / f"tools-{host}"
+        there.mkdir()
+        for name in _NEEDED.split():
+            (there / name).symlink_to(shutil.which(name) or f"/bin/{name}")
+        for name in HOSTS[host][1].split():
+            (there / name).write_text(f"#!/bin/sh\necho {name} version 7.1\n")
+            (there / name).chmod(0o755)
+        return there
 
     def start(self) -> None:
         """Start the workers, and wait until they are there."""
@@ -125,10 +149,11 @@ class Scene:
         for host in HOSTS:
             if not (self._home(host) / "fleet.key").exists():
                 shutil.copy(key, self._home(host))
+            path = {"PATH": f"{self.directory / 'bin'}:{self._tools(host)}"}
             self._workers.append(
                 subprocess.Popen(
                     [sys.executable, "-m", "relayq.worker"],
-                    env=self.environment(host),
+                    env=self.environment(host) | path,
                     cwd=self.directory,
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
@@ -241,6 +266,8 @@ def main() -> None:
         for seconds, words in BEFORE:
             ids[re.split(r"-- ", words)[1].split()[0]] = there.submit(words)
             clock.sleep(seconds)
+        there.type("relayq pause --host studio --reason 'cutting a film'")
+        clock.sleep(2.0)
         for name, lines in SHOTS.items():
             typed = [line.format(train=ids["train"]) for line in lines]
             draw(name, [(line, there.type(line)) for line in typed])

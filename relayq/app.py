@@ -119,5 +119,7 @@ def make_app(config: Config, broker_url: str) -> Celery:
     """Return the app; nothing connects yet."""
     app = Celery("relayq", amqp=NudgeAMQP, set_as_current=False)
     app.conf.update(settings(config, broker_url))
-    app.conf.task_queues = [Queue(name, routing_key=name) for name in queues_of(config.worker.name)]
+    own = queues_of(config.worker.name)
+    own += [f"host.{alias}" for alias in config.worker.aliases]
+    app.conf.task_queues = [Queue(name, routing_key=name) for name in own]
     return app

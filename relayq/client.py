@@ -12,42 +12,33 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from relayq import clock, kinds
+from relayq import clock
 from relayq import config as configuration
-from relayq.config import KEYS, Config
+from relayq.config import Config
 from relayq.dispatch import Dispatcher
-from relayq.errors import NoSuchHost, RelayqError, Unplaceable
-from relayq.model.jobs import (
-    FINAL,
-    ON_LOST,
-    JobRecord,
-    JobState,
-    Spec,
-    new_id,
-    priority_number,
-)
-from relayq.model.retries import policy_fields
-from relayq.model.selectors import (
-    check_filters,
-    check_group,
-    check_labels,
-    check_meta,
-    check_name,
-    check_text,
-)
-from relayq.parsing import duration, is_host_name
+from relayq.errors import RelayqError, Unplaceable
+from relayq.model.jobs import FINAL, JobRecord, JobState, Spec, new_id
+from relayq.model.placement import Placement, able, facts_of
+from relayq.model.selectors import check_filters
+from relayq.pausing import OfHosts
 from relayq.results import JobResult
 from relayq.session import Session
 from relayq.signing import Signer, load_key
+from relayq.specs import OPTIONS, make_spec
 from relayq.store import Store, connect
 
 if TYPE_CHECKING:
     from relayq.model.hosts import Host
 
 __all__ = ["Job", "JobResult", "Relay", "job", "worker_status"]
+
+
+#: How long a worker that was just started may take to register.
+_REGISTERS = 10.0
 
 
 def _say(line: str) -> None:
@@ -112,6 +103,24 @@ class Relay:
                 self._session = Session(store, signer, self.say, tick=self.config.lease.tick)
             return self._session
 
+    @property
+    def is_own_fleet(self) -> bool:
+        """Whether this machine has a private broker, and a worker that is started with it."""
+        return self._url is None and self.config.broker_url is None
+
+    def hosts(self) -> Sequence[Host]:
+        """Return every host, by name.
+
+        On a machine that is its own fleet its worker may just have been started: then wait for it.
+        """
+        store, lease = self.session().store, self.config.lease
+        deadline = clock.boottime() + (_REGISTERS if self.is_own_fleet else 0.0)
+        while True:
+            found = store.hosts.list(online_within=lease.length)
+            if any(host.is_online for host in found) or clock.boottime() >= deadline:
+                return found
+            clock.sleep(0.05)
+
     def close(self) -> None:
         """Close the connections; the next use opens them again."""
         with self._lock:
@@ -120,7 +129,7 @@ class Relay:
                 self._session = None
 
 
-class Job:
+class Job(OfHosts):
     """Submits jobs and finds them again."""
 
     def __init__(self, relay: Relay | None = None) -> None:
@@ -172,11 +181,27 @@ class Job:
         after: Iterable[JobResult | str] = (),
         due_at: float | None = None,
         delay: float = 0.0,
+        expires: float | str | None = None,
+        on: Iterable[str] | str = (),
+        needs: Iterable[str] | str = (),
+        excluded: Iterable[str] | str = (),
+        resources: Mapping[str, int] | None = None,
+        prefer: str | None = None,
+        overflow: float | str | None = None,
+        strategy: str | None = None,
+        with_job: JobResult | str | None = None,
         wait_for_host: bool = False,
         follow: bool = False,
         **payload: Any,
     ) -> JobResult:
         """Queue a job of any kind, with its payload's fields as keywords; returns at once.
+
+        `host` names one host; else `on` are names, patterns ("mac*") and labels ("@heavy") of
+        which one must fit, `needs` capabilities that it must have ("ffmpeg"), `excluded` hosts
+        that it must not be, `resources` what the job takes of it ({"cuda": 1}). It waits `overflow`
+        seconds for the host that it would rather have, `prefer`, or for the one that the `strategy`
+        chose. It shares the host of `with_job`. A job that no known host could ever run is
+        refused unless `wait_for_host`; one that nobody has taken after `expires` seconds fails.
 
         `timeout` limits its run time (seconds, or text like "2h"), `memory` ("2GB") and `processes`
         all that it starts, `max_output` ("1GB") what it writes; `on_lost` says what happens
@@ -186,9 +211,8 @@ class Job:
         must succeed first; it is queued at `due_at` (Unix seconds), or after `delay` seconds.
         `name`, `labels`, `meta`, `group` and `note` are yours, to find it by. While a job with
         the same `unique` text isn't ended, that one is returned (`is_new` False) and no
-        second one queued. A host that never registered is refused unless `wait_for_host`. `follow`
-        has the output sent from the start, for `JobResult.logs(follow=True)`. `plan` takes
-        the same and queues nothing.
+        second one queued. `follow` has the output sent from the start, for
+        `JobResult.logs(follow=True)`. `plan` takes the same and queues nothing.
         """
         spec = self._spec(
             kind,
@@ -212,6 +236,15 @@ class Job:
             after=after,
             due_at=due_at,
             delay=delay,
+            expires=expires,
+            on=on,
+            needs=needs,
+            excluded=excluded,
+            resources=resources,
+            prefer=prefer,
+            overflow=overflow,
+            strategy=strategy,
+            with_job=with_job,
         )
         return self._submit([spec], follow=follow, wait_for_host=wait_for_host)[0]
 
@@ -220,12 +253,36 @@ class Job:
 
         The broker is asked, and connected to, only for a host that is named.
         """
-        options = {key: asked.pop(key) for key in _OPTIONS if key in asked}
+        options = {key: asked.pop(key) for key in OPTIONS if key in asked}
         spec = self._spec(kind, asked, **options)
-        if spec.host is not None and not wait_for_host:
-            session = self.relay.session()
-            Dispatcher(session.store, session.signer).check_host(spec.host)
+        if wait_for_host or not (spec.host or spec.is_constrained):
+            return spec
+        [spec], _ = self._locate([spec])
         return spec
+
+    def broadcast(
+        self, cmd: str | Sequence[str], *, on: Iterable[str] | str = (), **options: Any
+    ) -> Sequence[JobResult]:
+        """Queue a command once for each host that is online, of those that fit `on` and the rest.
+
+        Takes the options of `run`; returns a job a host, in the order of their names.
+        """
+        follow = options.pop("follow", False)
+        return self._submit(self.plan_all(cmd, on=on, **options), follow=follow)
+
+    def plan_all(
+        self, cmd: str | Sequence[str], *, on: Iterable[str] | str = (), **options: Any
+    ) -> Sequence[Spec]:
+        """Return the specs that `broadcast` would queue."""
+        asked = {"cmd": cmd if isinstance(cmd, str) else list(cmd), "on": on, **options}
+        chosen = {key: asked.pop(key) for key in OPTIONS if key in asked}
+        pattern = self._spec("run_command", asked, **chosen)
+        hosts = self.relay.hosts()
+        online = [facts_of(host) for host in hosts if host.is_online]
+        if not online:
+            raise Unplaceable("no host is online", missing={}, hint="relayq hosts")
+        names = sorted(host.name for host in able(pattern.constraints, online))
+        return [replace(pattern, id=new_id(), host=name, on=()) for name in names]
 
     def submit_many(self, commands: Iterable[Mapping[str, Any] | str]) -> Sequence[JobResult]:
         """Queue many jobs, 1,000 a round trip: a command each, or the keywords of `submit`.
@@ -236,7 +293,7 @@ class Job:
         for one in commands:
             asked = {"cmd": one} if isinstance(one, str) else dict(one)
             kind = asked.pop("kind", "run_command")
-            options: dict[str, Any] = {key: asked.pop(key) for key in _OPTIONS if key in asked}
+            options: dict[str, Any] = {key: asked.pop(key) for key in OPTIONS if key in asked}
             specs.append(self._spec(kind, asked, **options))
         return self._submit(specs)
 
@@ -308,108 +365,53 @@ class Job:
     ) -> Sequence[JobResult]:
         session = self.relay.session()
         dispatcher = Dispatcher(session.store, session.signer)
-        for host in {spec.host for spec in specs if spec.host is not None and not wait_for_host}:
-            dispatcher.check_host(host)
+        specs, placements = self._locate(specs, wait_for_host=wait_for_host)
         results = [JobResult(session, spec.id, follow=follow, fresh=True) for spec in specs]
         replies = [result.reply for result in results] if follow else []
         for result in results if follow else []:
             session.store.logs.ack(result.reply, 0)
-        placed = dispatcher.submit(specs, replies=replies)
+        placed = dispatcher.submit(specs, replies=replies, placements=placements)
         return [
             result if one.is_new else JobResult(session, one.id)
             for result, one in zip(results, placed, strict=True)
         ]
 
-    def _spec(
-        self,
-        kind: str,
-        payload: Mapping[str, Any],
-        *,
-        host: str | None = None,
-        timeout: float | str | None = None,
-        priority: int | str = "normal",
-        on_lost: str = "retry",
-        memory: int | str | None = None,
-        processes: int | None = None,
-        max_output: int | str | None = None,
-        retries: int | None = None,
-        backoff: str | Iterable[float] | None = None,
-        retry_on: str | Iterable[str] | None = None,
-        name: str | None = None,
-        labels: Iterable[str] = (),
-        meta: Mapping[str, str] | None = None,
-        group: str | None = None,
-        unique: str | None = None,
-        note: str | None = None,
-        after: Iterable[JobResult | str] = (),
-        due_at: float | None = None,
-        delay: float = 0.0,
-    ) -> Spec:
-        kinds.find(kind).read_payload(payload)
-        if host is not None and not is_host_name(host):
-            raise NoSuchHost(
-                f"no such host: {host} (names have lower-case letters, digits, '-', '_' and '.')",
-                hint="relayq status",
-            )
-        if on_lost not in ON_LOST:
-            raise RelayqError(f"on_lost is one of {', '.join(ON_LOST)}, not {on_lost!r}")
-        if due_at is not None and delay > 0:
-            raise RelayqError("a job has a due_at or a delay, not both")
-        return Spec(
-            id=new_id(),
-            kind=kind,
-            payload=payload,
-            host=host,
-            timeout=self._timeout(timeout),
-            memory=self._limit("memory", memory),
-            processes=self._limit("processes", processes),
-            max_output=self._limit("max_output", max_output),
-            priority=priority_number(priority),
-            on_lost=on_lost,
-            **policy_fields(self.relay.config, retries=retries, backoff=backoff, retry_on=retry_on),
-            due_at=clock.now() + delay if delay > 0 else due_at,
-            after=tuple(one.id if isinstance(one, JobResult) else one for one in after),
-            name=None if name is None else check_name(name),
-            labels=check_labels(labels),
-            meta=check_meta(meta),
-            group=None if group is None else check_group(group),
-            unique=None if unique is None else check_text("a unique key", unique),
-            note=note,
-            submitter=self.relay.submitter,
+    def _locate(
+        self, specs: Sequence[Spec], *, wait_for_host: bool = False
+    ) -> tuple[Sequence[Spec], Sequence[Placement]]:
+        """Decide where jobs wait; the broker is asked only about those that can't run anywhere."""
+        session, config = self.relay.session(), self.relay.config
+        if self.relay.is_own_fleet and any(spec.host or spec.is_constrained for spec in specs):
+            self.relay.hosts()
+        return Dispatcher(session.store, session.signer).locate(
+            specs,
+            online_within=config.lease.length,
+            balance=config.scheduler.balance,
+            wait_for_host=wait_for_host,
         )
 
-    def _timeout(self, timeout: float | str | None) -> float:
-        if timeout is None:
-            return self.relay.config.defaults.timeout
-        seconds = duration(timeout) if isinstance(timeout, str) else float(timeout)
-        if seconds <= 0:
-            raise RelayqError("a timeout must be longer than 0 s")
-        return seconds
-
-    def _limit(self, name: str, asked: int | str | None) -> int | None:
-        """Return a limit that was asked for, else the configured one; read as that is."""
-        if asked is None:
-            configured: int | None = getattr(self.relay.config.defaults, name)
-            return configured
-        try:
-            limit: int = KEYS[f"defaults.{name}"].metadata["parse"](str(asked))
-        except ValueError as error:
-            raise RelayqError(f"{name}: {error}, got {asked!r}") from error
-        return limit
+    def _spec(self, kind: str, payload: Mapping[str, Any], **options: Any) -> Spec:
+        relay = self.relay
+        for name in ("after", "with_job"):
+            if options.get(name) is not None:
+                options[name] = _ids(options[name])
+        return make_spec(relay.config, kind, payload, submitter=relay.submitter, **options)
 
     def _named(self, name: str, is_one: Callable[[Host], bool]) -> str:
-        hosts = self._store.hosts.list(online_within=self.relay.config.lease.length)
-        fitting = [h for h in hosts if h.name == name] or [h for h in hosts if is_one(h)]
+        hosts = self.relay.hosts()
+        called = [h for h in hosts if h.name == name or name in h.aliases]
+        fitting = called or [h for h in hosts if is_one(h)]
         if not fitting:
             missing = {h.name: [name] for h in hosts}
             raise Unplaceable(f"no known host is a {name}", missing=missing, hint="relayq status")
         return min(fitting, key=lambda h: (h.name != name, not h.is_online, h.name)).name
 
 
-_OPTIONS = (
-    "host timeout memory processes max_output priority on_lost retries backoff retry_on name "
-    "labels meta group unique note after due_at delay"
-).split()
+def _ids(jobs: Any) -> Any:
+    """Return the id of a job, or of each of several, that are ids or results."""
+    if isinstance(jobs, JobResult):
+        return jobs.id
+    return jobs if isinstance(jobs, str) else tuple(_ids(one) for one in jobs)
 
 
 def _worker_status(store: Store, online_within: float) -> dict[str, Any]:

@@ -9,27 +9,28 @@ names its place. A YAML value is read as it is written, so `no` is a name and `0
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields, replace
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, Field, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from relayq import yamlfile
 from relayq.errors import ConfigError
-from relayq.parsing import (
-    Parse,
-    broker_url,
-    choice,
-    duration,
-    host_name,
-    memory_size,
-    number,
-    output_size,
-    positive,
-    size,
-    whole,
-    yes_or_no,
+from relayq.parsing import duration, is_host_name, schema, size
+from relayq.sections import (
+    ENTRY_KEYS,
+    KEYS,
+    SECTIONS,
+    Broker,
+    Defaults,
+    Entry,
+    Lease,
+    Logging,
+    Retry,
+    Scheduler,
+    Worker,
+    assembled,
 )
 
 __all__ = [
@@ -37,9 +38,11 @@ __all__ = [
     "Broker",
     "Config",
     "Defaults",
+    "Entry",
     "Lease",
     "Logging",
     "Retry",
+    "Scheduler",
     "Worker",
     "duration",
     "home_directory",
@@ -47,142 +50,6 @@ __all__ = [
     "problems",
     "size",
 ]
-
-_NICENESS = {"normal": 0, "low": 10, "idle": 19}
-_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
-
-
-def _own_name() -> str:
-    short = os.uname().nodename.partition(".")[0].lower()
-    return re.sub(r"[^a-z0-9_-]+", "-", short)[:63].strip("-_") or "localhost"
-
-
-def _key(
-    parse: Parse, default: Any = MISSING, about: str = "", *, secret: bool = False, **options: Any
-) -> Any:
-    metadata = {"parse": parse, "about": about, "secret": secret}
-    return field(default=default, repr=not secret, metadata=metadata, **options)
-
-
-@dataclass(frozen=True, slots=True)
-class Broker:
-    """Where Redis is; without any of url, host and port it is a private one on this machine."""
-
-    url: str | None = _key(
-        broker_url, None, "The broker's URL, instead of host, port and db.", secret=True
-    )
-    host: str = _key(str, "127.0.0.1", "The broker's machine.")
-    port: int = _key(whole(1, 65_535), 6379, "The broker's port.")
-    db: int = _key(whole(0), 0, "The number of the database.")
-    password: str | None = _key(
-        str, None, "The broker's password, better kept in password_file.", secret=True
-    )
-    password_file: Path | None = _key(Path, None, "A file with the broker's password.")
-    was_given: bool = field(default=False, repr=False)
-
-    @property
-    def is_configured(self) -> bool:
-        """Whether a file or the environment names a broker."""
-        return self.was_given or self.url is not None
-
-    @property
-    def full_url(self) -> str:
-        """The URL with the password."""
-        from urllib.parse import quote
-
-        secret = f":{quote(self.password, safe='')}@" if self.password else ""
-        if self.url is not None:
-            # Each address of a sentinel:// list gets it.
-            return self.url.replace("://", f"://{secret}")
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"redis://{secret}{host}:{self.port}/{self.db}"
-
-
-@dataclass(frozen=True, slots=True)
-class Worker:
-    """This machine's worker."""
-
-    name: str = _key(
-        host_name, about="What the fleet calls this machine.", default_factory=_own_name
-    )
-    priority: str = _key(
-        choice(*_NICENESS), "low", "Niceness of the worker and its jobs: normal 0, low 10, idle 19."
-    )
-    max_concurrent: int = _key(whole(1), 2, "Slots: how many jobs run at a time.")
-    cpu_threshold: int = _key(
-        whole(1, 100), 80, "Percent of CPU that others use, above which no new job is taken."
-    )
-
-    @property
-    def niceness(self) -> int:
-        """What the priority means to the scheduler of the machine."""
-        return _NICENESS[self.priority]
-
-
-@dataclass(frozen=True, slots=True)
-class Logging:
-    """The worker's own log."""
-
-    level: str = _key(
-        choice(*_LEVELS, fold=str.upper), "INFO", "The least level that the worker logs."
-    )
-    file: Path = _key(Path, Path("worker.log"), "The worker's own log.")
-
-
-@dataclass(frozen=True, slots=True)
-class Defaults:
-    """What a job gets when its submitter doesn't say."""
-
-    timeout: float = _key(positive(duration), 5 * 3600.0, "The limit of a job's run time.")
-    retries: int = _key(whole(0), 0, "Further attempts after a failure of the command's own.")
-    max_log: int = _key(
-        size, 1 << 20, "How much of a large output the broker keeps, of its head and its tail."
-    )
-    memory: int | None = _key(
-        memory_size, None, "The limit of the memory of a job's processes, none by default."
-    )
-    processes: int | None = _key(
-        whole(1), None, "The limit of the number of a job's processes, none by default."
-    )
-    max_output: int | None = _key(
-        output_size, None, "The limit of what a job may write, none by default."
-    )
-    keep_results: float = _key(duration, 30 * 86_400.0, "How long ended jobs are kept.")
-    keep_jobs: int = _key(whole(1), 1_000_000, "How many ended jobs are kept, the newest.")
-    grace: float = _key(duration, 10.0, "From TERM to KILL.")
-
-
-@dataclass(frozen=True, slots=True)
-class Retry:
-    """When an attempt that failed is followed by another."""
-
-    max: int = _key(
-        whole(0), 3, "Retries of a job whose submitter says when to retry, but not how often."
-    )
-    base: float = _key(positive(duration), 1.0, "The delay before the first retry.")
-    cap: float = _key(positive(duration), 60.0, "The longest delay before a retry.")
-    factor: float = _key(number(1), 2.0, "By how much each delay is longer than the one before.")
-    jitter: bool = _key(yes_or_no, True, "Whether delays are spread over their upper half.")
-    crash_limit: int = _key(
-        whole(1), 3, "Lost attempts, or such as their host couldn't start, before a job is failed."
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class Lease:
-    """The times of the lease protocol; relayq/README.md has the protocol. Tests scale them."""
-
-    length: float = _key(positive(duration), 60.0, "An attempt without a beat is lost after this.")
-    beat: float = _key(positive(duration), 15.0, "Between two beats of a worker with jobs.")
-    idle_beat: float = _key(positive(duration), 30.0, "Between two beats of one without.")
-    permit: float = _key(positive(duration), 45.0, "What an answered beat gives the shims.")
-    extend: float = _key(positive(duration), 15.0, "What a worker without a broker gives them.")
-    park: float = _key(positive(duration), 900.0, "How long a planned stop may last.")
-    lost_min: float = _key(duration, 30.0, "From lost to the verdict, at least.")
-    lost_max: float = _key(duration, 900.0, "From lost to the verdict, at most.")
-    pull: float = _key(positive(duration), 5.0, "How often an idle slot claims without a nudge.")
-    check: float = _key(positive(duration), 2.0, "How often a shim reads its permit.")
-    tick: float = _key(positive(duration), 5.0, "How often the reaper looks for what is due.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +62,9 @@ class Config:
     logging: Logging = field(default_factory=Logging)
     defaults: Defaults = field(default_factory=Defaults)
     retry: Retry = field(default_factory=Retry)
+    scheduler: Scheduler = field(default_factory=Scheduler)
     lease: Lease = field(default_factory=Lease)
+    hosts: Mapping[str, Entry] = field(default_factory=dict)
     origins: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -208,26 +77,16 @@ class Config:
         """The file with the key that signs specs and outcomes."""
         return self.home / "fleet.key"
 
+    def host_called(self, name: str) -> str:
+        """Return the host that an alias of `hosts:` means; any other name as it is."""
+        return next((host for host, e in self.hosts.items() if name in e.aliases), name)
+
     @property
     def broker_url(self) -> str | None:
         """The configured broker's URL with its password, or None."""
         return self.broker.full_url if self.broker.is_configured else None
 
 
-_SECTIONS: dict[str, type] = {
-    "broker": Broker,
-    "worker": Worker,
-    "logging": Logging,
-    "defaults": Defaults,
-    "retry": Retry,
-    "lease": Lease,
-}
-KEYS: Mapping[str, Field[Any]] = {
-    f"{section}.{key.name}": key
-    for section, kind in _SECTIONS.items()
-    for key in fields(kind)
-    if key.metadata
-}
 # A key makes void what lower layers say about these; in one layer they exclude each other.
 _RIVALS = {
     "broker.url": ("broker.host", "broker.port", "broker.db"),
@@ -298,13 +157,11 @@ def _read(
         origins["broker.password"] = str(file)
     if layers.problems:
         return None, layers.problems
-    sections = {
-        section: kind(**{f.name: values[f"{section}.{f.name}"] for f in fields(kind) if f.metadata})
-        for section, kind in _SECTIONS.items()
-    }
+    sections = assembled(values)
     was_given = any(layers.sets(f"broker.{key}") for key in ("url", "host", "port"))
     sections["broker"] = replace(sections["broker"], was_given=was_given)
-    return Config(home=home, origins=origins, **sections), []
+    origins |= layers.entry_origins
+    return Config(home=home, origins=origins, hosts=layers.hosts(), **sections), []
 
 
 class _Layers:
@@ -313,6 +170,8 @@ class _Layers:
     def __init__(self) -> None:
         self.given: dict[str, _Setting] = {}
         self.problems: list[ConfigError] = []
+        self.entry_origins: dict[str, str] = {}
+        self._entries: dict[str, dict[str, Any]] = {}
         self._broken: set[str] = set()
 
     def read(self, environ: Mapping[str, str], own: Path, user_home: Path) -> None:
@@ -340,37 +199,74 @@ class _Layers:
         try:
             document = yamlfile.read(path, shown)
             for section, place, table in document.table("the file", self.problems):
-                if section not in _SECTIONS:
+                if section not in (*SECTIONS, "hosts") or "." in section:
                     self._add(place, _unknown(section, section, _names()))
                 elif only not in (None, section):
                     self._add(place, f"a project's file can set {only!r} only, not {section!r}")
+                elif section == "hosts":
+                    self._guarded(self._read_entries, table, shown)
                 else:
-                    self._read_section(section, table, shown, layer)
+                    self._guarded(self._read_section, section, table, shown, layer)
         except FileNotFoundError:
             return
         except ConfigError as error:
             self.problems.append(error)
 
-    def _read_section(self, section: str, table: yamlfile.Value, shown: str, layer: int) -> None:
+    def _guarded(self, read: Callable[..., None], *arguments: Any) -> None:
+        """Read on after a value that has another shape than it should."""
         try:
-            for key, place, value in table.table(section, self.problems):
-                name = f"{section}.{key}"
-                if name not in KEYS:
-                    self._add(place, _unknown(name, key, _names(section)))
-                    continue
-                try:
-                    text = value.text(name)
-                except ConfigError as error:
-                    self.problems.append(error)
-                    self._broken.add(name)
-                else:
-                    self._set(name, text, str(value.place), f"{shown}:{place.line}", layer)
+            read(*arguments)
         except ConfigError as error:
             self.problems.append(error)
 
+    def _read_section(self, section: str, table: yamlfile.Value, shown: str, layer: int) -> None:
+        for key, place, value in table.table(section, self.problems):
+            name = f"{section}.{key}"
+            if name in SECTIONS:
+                self._guarded(self._read_section, name, value, shown, layer)
+                continue
+            if name not in KEYS:
+                self._add(place, _unknown(name, key, _names(section)))
+                continue
+            try:
+                text = value.flat(name, _shapes(KEYS[name]))
+            except ConfigError as error:
+                self.problems.append(error)
+                self._broken.add(name)
+            else:
+                self._set(name, text, str(value.place), f"{shown}:{place.line}", layer)
+
+    def _read_entries(self, table: yamlfile.Value, shown: str) -> None:
+        for host, place, value in table.table("hosts", self.problems):
+            if not is_host_name(host):
+                self._add(place, f"{host!r} can't be a host's name")
+                continue
+            self._entries[host] = {}
+            self._guarded(self._read_entry, host, value, shown)
+
+    def _read_entry(self, host: str, table: yamlfile.Value, shown: str) -> None:
+        for key, place, value in table.table(f"hosts.{host}", self.problems):
+            name = f"hosts.{host}.{key}"
+            if key not in ENTRY_KEYS:
+                self._add(place, _unknown(name, key, {known: known for known in ENTRY_KEYS}))
+                continue
+            text = value.flat(name, _shapes(ENTRY_KEYS[key])).strip()
+            try:
+                parsed = ENTRY_KEYS[key].metadata["parse"](text) if text else None
+            except ValueError as error:
+                self._add(value.place, f"{name}: {error}, got {text!r}")
+                continue
+            if parsed is not None:
+                self._entries[host][key] = parsed
+                self.entry_origins[name] = f"{shown}:{place.line}"
+
+    def hosts(self) -> dict[str, Entry]:
+        """Return the entries of `hosts:`."""
+        return {host: Entry(**values) for host, values in self._entries.items()}
+
     def _read_variable(self, variable: str, text: str) -> None:
         variables = {name: f"RELAYQ_{name.replace('.', '__').upper()}" for name in KEYS}
-        name = variable.removeprefix("RELAYQ_").replace("__", ".", 1).lower()
+        name = variable.removeprefix("RELAYQ_").replace("__", ".").lower()
         if variables.get(name) != variable:
             self._add(variable, _unknown(name, name, variables))
         else:
@@ -406,6 +302,9 @@ class _Layers:
         for key in ("broker.port", "broker.db"):
             if values["broker.url"] is not None and self.sets(key):
                 self._add(self.given[key].place, f"{key} goes into broker.url, which is set")
+        names = Counter(a for values in self._entries.values() for a in values.get("aliases", ()))
+        for taken in [alias for alias, n in names.items() if n > 1 or alias in self._entries]:
+            self._add("hosts", f"{taken!r} is the name of more than one host")
         has_password = any(self.sets(f"broker.{key}") for key in ("password", "password_file"))
         if has_password and "@" in (values["broker.url"] or ""):
             self._add(
@@ -439,7 +338,13 @@ def _names(section: str = "") -> dict[str, str]:
     """Return what may have been meant in a section (or as one), each with how to call it there."""
     elsewhere = {name.partition(".")[2]: name for name in KEYS}
     here = [name.partition(".")[2] for name in KEYS if name.startswith(f"{section}.")]
-    return elsewhere | {name: name for name in (here or _SECTIONS)}
+    return elsewhere | {name: name for name in (here or (*SECTIONS, "hosts"))}
+
+
+def _shapes(key: Field[Any]) -> tuple[str, ...]:
+    """Return the types of JSON that a key may have in a file."""
+    types = schema(key.metadata["parse"]).get("type", ())
+    return (types,) if isinstance(types, str) else tuple(types)
 
 
 def _unknown(name: str, typed: str, known: Mapping[str, str]) -> str:

@@ -9,9 +9,11 @@ delivery_tag. It is never trusted: the claim decides what runs.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+from typing import Any
 
 from relayq.errors import (
     BadSignature,
@@ -19,9 +21,19 @@ from relayq.errors import (
     NoSuchHost,
     NoSuchJob,
     RelayqError,
+    Unplaceable,
     WrongFleetKey,
 )
 from relayq.model.jobs import JobState, Spec
+from relayq.model.placement import (
+    Constraints,
+    HostFacts,
+    Placement,
+    facts_of,
+    lacks,
+    place,
+    queue_of,
+)
 from relayq.model.reviews import VERDICTS
 from relayq.signing import Signer, UnknownKey
 from relayq.store import Store
@@ -68,16 +80,24 @@ class Dispatcher:
         self.store = store
         self.signer = signer
 
-    def submit(self, specs: Sequence[Spec], *, replies: Iterable[str] = ()) -> list[Placed]:
+    def submit(
+        self,
+        specs: Sequence[Spec],
+        *,
+        replies: Iterable[str] = (),
+        placements: Iterable[Placement] = (),
+    ) -> list[Placed]:
         """Store and queue these jobs, `BATCH` a round trip; returns what became of each.
 
         When this returns, the jobs are as durable as the broker's fsync makes them. A repeat of
-        the same spec is harmless. `replies`, if given, names a follower for each job.
+        the same spec is harmless. `replies`, if given, names a follower for each job, `placements`
+        what `locate` gave for it.
         """
         names = list(replies) or [""] * len(specs)
+        places: Sequence[Placement | None] = list(placements) or [None] * len(specs)
         submissions = (
-            Submission(spec, self.signer.sign_spec(spec), reply)
-            for spec, reply in zip(specs, names, strict=True)
+            self._submission(spec, reply, placement)
+            for spec, reply, placement in zip(specs, names, places, strict=True)
         )
         words: list[str] = []
         answer: Callable[[], list[str]] | None = None
@@ -90,6 +110,32 @@ class Dispatcher:
         finally:
             words += self._heard(answer)
         return [_placed(spec, word) for spec, word in zip(specs, words, strict=True)]
+
+    def _submission(self, spec: Spec, reply: str, placement: Placement | None) -> Submission:
+        signed = self.signer.sign_spec(spec)
+        if placement is None or placement.wide is None:
+            return Submission(spec, signed, reply)
+        return Submission(spec, signed, reply, placement.queue, placement.overflow or 0.0)
+
+    def locate(
+        self,
+        specs: Sequence[Spec],
+        *,
+        online_within: float,
+        balance: str = "pull",
+        wait_for_host: bool = False,
+    ) -> tuple[Sequence[Spec], Sequence[Placement]]:
+        """Decide where jobs are to wait; returns their specs with hosts called by their own names.
+
+        NoSuchHost for a named host that never registered, Unplaceable for a job that no known host
+        could ever run, unless `wait_for_host`. Jobs that may run anywhere cost no question.
+        """
+        asks = [_strategy(spec, balance) != "pull" or spec.is_constrained for spec in specs]
+        if not any(asks) and all(spec.host is None for spec in specs):
+            return specs, ()
+        locator = _Locator(self.store, online_within, wait_for_host=wait_for_host)
+        named = [locator.named(spec) for spec in specs]
+        return named, [locator.place(spec, _strategy(spec, balance)) for spec in named]
 
     def _heard(self, answer: Callable[[], list[str]] | None) -> list[str]:
         """Wait for what was sent, if anything was."""
@@ -134,23 +180,38 @@ class Dispatcher:
             hint=f"relayq show {id}",
         )
 
-    def move(self, id: str, *, host: str | None = None, priority: int | None = None) -> None:
-        """Send a job that hasn't started to another host, or reprioritise it; None leaves it.
+    def move(
+        self,
+        id: str,
+        *,
+        host: str | None = None,
+        priority: int | None = None,
+        online_within: float = 60.0,
+        **constraints: Any,
+    ) -> None:
+        """Send a job that hasn't started elsewhere, or reprioritise it; None leaves it.
 
-        `host` "any" lets every host take it. The spec is signed anew, after it was checked: this
-        machine lends its key to no spec that the fleet didn't sign.
+        `host` "any" lets every host take it; `constraints` are the spec's fields, such as `needs`.
+        With either, nothing stays of where it was to run. The spec is signed anew, after it was
+        checked: this machine lends its key to no spec that the fleet didn't sign.
         """
-        if host is not None and host != "any":
-            self.check_host(host)
+        stays = host is None and not constraints
         for _ in range(_TRIES):
             before = self.store.jobs.signed_spec(id)
             spec = self._checked(id, before)
-            if host is not None:
-                spec = replace(spec, host=None if host == "any" else host)
+            if not stays:
+                named = None if host == "any" else host
+                spec = replace(spec, **{**_ANYWHERE, "host": named, **constraints})
+                if named is not None or constraints:
+                    [spec], _ = self.locate([spec], online_within=online_within)
             if priority is not None:
                 spec = replace(spec, priority=priority)
             word, state = self.store.jobs.move(
-                spec, before=before, signed=self.signer.sign_spec(spec), template=TEMPLATE
+                spec,
+                before=before,
+                signed=self.signer.sign_spec(spec),
+                template=TEMPLATE,
+                stays=stays,
             )
             if word == "unfit":
                 raise Conflict(
@@ -160,16 +221,6 @@ class Dispatcher:
             if word == "moved":
                 return
         raise Conflict(f"somebody else moves {id} as well", hint=f"relayq show {id}")
-
-    def check_host(self, host: str) -> None:
-        """Raise NoSuchHost for a host that never registered."""
-        known = self.store.hosts.names()
-        if host not in known:
-            names = ", ".join(sorted(known)) or "none yet"
-            raise NoSuchHost(
-                f"no such host: {host} (known hosts: {names})",
-                hint="start a worker there, or queue it anyway with --wait-for-host",
-            )
 
     def _checked(self, id: str, signed: bytes) -> Spec:
         try:
@@ -182,6 +233,92 @@ class Dispatcher:
             ) from error
 
 
+class _Locator:
+    """Places jobs on the hosts as they are known now, each job counted for those after it."""
+
+    def __init__(self, store: Store, online_within: float, *, wait_for_host: bool) -> None:
+        known = store.hosts.list(online_within=online_within)
+        self._store = store
+        self._waits = wait_for_host
+        self._hosts = {host.name: facts_of(host) for host in known}
+        self._slots = {host.name: max(1, host.slots) for host in known}
+        self._pulled: dict[str, Placement] = {}
+
+    def named(self, spec: Spec) -> Spec:
+        """Return the spec with the own name of its host, of which it may have an alias."""
+        if spec.host is None or spec.host in self._hosts:
+            return spec
+        for host in self._hosts.values():
+            if spec.host in host.aliases:
+                return replace(spec, host=host.name)
+        if self._waits:
+            return spec
+        names = ", ".join(sorted(self._hosts)) or "none yet"
+        raise NoSuchHost(
+            f"no such host: {spec.host} (known hosts: {names})",
+            hint="start a worker there, or queue it anyway with --wait-for-host",
+        )
+
+    def place(self, spec: Spec, strategy: str) -> Placement:
+        """Return where a job is to wait, and remember that it does."""
+        constraints = spec.constraints
+        if spec.with_job is not None and not self._waits:
+            self._check_beside(spec.with_job, constraints)
+        if strategy == "pull" and spec.prefer is None:
+            wide = queue_of(constraints)
+            if wide not in self._pulled:
+                self._pulled[wide] = self._placed(constraints, strategy)
+            return self._pulled[wide]
+        placement = self._placed(constraints, strategy)
+        if placement.host is not None:
+            chosen = self._hosts[placement.host]
+            load = chosen.load + 1 / self._slots[chosen.name]
+            self._hosts[chosen.name] = replace(chosen, load=load)
+        return placement
+
+    def _check_beside(self, leader: str, constraints: Constraints) -> None:
+        """Unplaceable when the host of the job to be with is known, and can't take this one."""
+        host = self._hosts.get(self._store.jobs.fetch(leader).host or "")
+        if host is not None and (missing := lacks(constraints, host)):
+            raise Unplaceable(
+                f"it is to run where {leader} does, and {host.name} {' and '.join(missing)}",
+                missing={host.name: missing},
+                hint="relayq run without --with",
+            )
+
+    def _placed(self, constraints: Constraints, strategy: str) -> Placement:
+        hosts: Mapping[str, HostFacts] = self._hosts
+        cursor = self._store.jobs.next_turn() if strategy == "round-robin" else 0
+        try:
+            return place(
+                constraints, hosts.values(), strategy, randomness=random.random(), cursor=cursor
+            )
+        except Unplaceable:
+            if not self._waits:
+                raise
+            return Placement(queue_of(constraints))
+
+
+#: What a job that goes elsewhere loses of where it was to go.
+_ANYWHERE: Mapping[str, Any] = {
+    "on": (),
+    "needs": (),
+    "excluded": (),
+    "resources": {},
+    "prefer": None,
+    "overflow": None,
+    "strategy": None,
+    "with_job": None,
+}
+
+
+def _strategy(spec: Spec, balance: str) -> str:
+    """Return how a job's host is chosen; beside another job there is nothing to choose."""
+    if spec.with_job is not None or spec.host is not None:
+        return "pull"
+    return balance if spec.strategy is None else spec.strategy
+
+
 def wrong_key() -> WrongFleetKey:
     """Return the error for a data set that was made with another fleet key."""
     return WrongFleetKey(
@@ -192,7 +329,8 @@ def wrong_key() -> WrongFleetKey:
 
 def _placed(spec: Spec, word: str) -> Placed:
     if word == "no_parent":
-        raise NoSuchJob(f"no such job among those to come after: {', '.join(spec.after)}")
+        those = [*spec.after, *([spec.with_job] if spec.with_job else [])]
+        raise NoSuchJob(f"no such job among those to come after, or to be with: {', '.join(those)}")
     if word == "clash":
         raise RelayqError(f"another job already has the id {spec.id}")
     if word.startswith("taken "):

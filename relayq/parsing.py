@@ -31,6 +31,9 @@ _SIZES = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMG]I?)?B?", re.IGNORECASE)
 _WORDS = {"yes": True, "no": False, "true": True, "false": False, "on": True, "off": False}
 _HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
+_WORD = re.compile(r"[a-z0-9][a-z0-9._-]*")
+_CAPABILITY = re.compile(r"[a-z0-9][a-z0-9._:+-]*")
+_ADDRESS = re.compile(r"([\w][\w.-]*@)?[\w\[:][\w.:%\[\]-]*")
 _SCHEMES = ("redis", "rediss", "redis+socket", "sentinel", "unix")
 
 
@@ -48,6 +51,12 @@ def size(text: str) -> int:
     if match is None:
         raise ValueError("expected a size such as 500kB, 200MB or 1MiB")
     return round(float(match[1]) * _SIZES[(match[2] or "").upper()])
+
+
+def fits(pattern: str, value: str) -> bool:
+    """Tell whether a value is the pattern, in which each star stands for any text."""
+    parts = (re.escape(part) for part in pattern.split("*"))
+    return re.fullmatch(".*".join(parts), value, re.DOTALL) is not None
 
 
 def size_from(low: str) -> Parse:
@@ -136,6 +145,80 @@ def host_name(text: str) -> str:
     return text
 
 
+def word(text: str) -> str:
+    """Return the text if it is a plain word: a kind, a named slot."""
+    return _word(text, _WORD, "a word of lower-case letters, digits, '-', '_' and '.'")
+
+
+def label(text: str) -> str:
+    """Return the text if it can be a host's label."""
+    return _word(text, _WORD, "a label: lower-case letters, digits, '-', '_' and '.'")
+
+
+def alias(text: str) -> str:
+    """Return the text if it can be another name of a host."""
+    if not is_host_name(text):
+        raise ValueError("expected a host's other name, in lower-case letters")
+    return text
+
+
+def capability(text: str) -> str:
+    """Return the text if it can be a capability: `ffmpeg`, `agent:claude`."""
+    return _word(text, _CAPABILITY, "a capability such as ffmpeg or agent:claude")
+
+
+def declared_capability(text: str) -> str:
+    """Return the text if it is a capability, or one that is taken away: `-docker`."""
+    minus = "-" if text.startswith("-") else ""
+    return minus + capability(text.removeprefix("-"))
+
+
+def address(text: str) -> str:
+    """Return the text if ssh can take it for a destination."""
+    # One that began with a minus sign would be an option.
+    return _word(text, _ADDRESS, "an address such as 100.64.0.7 or me@mini.local")
+
+
+def _word(text: str, pattern: re.Pattern[str], expected: str) -> str:
+    if not pattern.fullmatch(text):
+        raise ValueError(f"expected {expected}")
+    return text
+
+
+def words(parse: Callable[[str], str]) -> Parse:
+    """Return the parser of lists, as text with commas; each word stands once."""
+
+    def checked(text: str) -> tuple[str, ...]:
+        parts = (part.strip() for part in text.split(","))
+        return tuple(dict.fromkeys(parse(part) for part in parts if part))
+
+    return Checked(checked, {"type": ["array", "string"], "items": {"type": "string"}})
+
+
+def counts(parse: Callable[[str], str]) -> Parse:
+    """Return the parser of tables of whole numbers, as text `name=2,other=1`."""
+
+    def checked(text: str) -> dict[str, int]:
+        table: dict[str, int] = {}
+        for part in filter(None, (part.strip() for part in text.split(","))):
+            name, found, number = part.partition("=")
+            if not found:
+                raise ValueError("expected numbers by name, such as cuda: 1")
+            table[parse(name.strip())] = whole(0)(number.strip())
+        return table
+
+    counted = {"type": "integer", "minimum": 0}
+    return Checked(checked, {"type": ["object", "string"], "additionalProperties": counted})
+
+
+def mac_address(text: str) -> str:
+    """Return a network card's address in its usual form."""
+    digits = re.sub(r"[:.-]", "", text.lower())
+    if not re.fullmatch(r"[0-9a-f]{12}", digits):
+        raise ValueError("expected a hardware address such as a8:20:66:1b:0c:4d")
+    return ":".join(digits[i : i + 2] for i in range(0, 12, 2))
+
+
 def broker_url(text: str) -> str:
     """Return the text if relayq can speak to a broker of this scheme."""
     scheme, found, rest = text.partition("://")
@@ -149,6 +232,7 @@ _SCHEMAS: Mapping[Callable[..., Any], Mapping[str, Any]] = {
     duration: {**_NUMBER_OR_TEXT, "pattern": f"^({_DURATION.pattern})$"},
     yes_or_no: {"enum": [True, False, *_WORDS]},
     size: {**_NUMBER_OR_TEXT, "pattern": r"^\d+(\.\d+)?\s*([KMGkmg][Ii]?)?[Bb]?$"},
+    address: {"type": "string", "pattern": f"^{_ADDRESS.pattern}$"},
     host_name: {"type": "string", "pattern": f"^{_HOST_NAME.pattern}$"},
     broker_url: {"type": "string", "pattern": f"^({'|'.join(map(re.escape, _SCHEMES))})://."},
 }

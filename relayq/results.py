@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from relayq import clock
+from relayq import clock, pausing
 from relayq.dispatch import Dispatcher
 from relayq.errors import (
     Conflict,
@@ -29,6 +29,7 @@ from relayq.model.jobs import JobRecord, JobState, Outcome, Reason, priority_num
 from relayq.model.output import STDERR, STDOUT, Frame, only, split
 from relayq.parsing import size_text
 from relayq.session import Session
+from relayq.specs import where
 
 if TYPE_CHECKING:
     from relayq.model.events import Event
@@ -273,6 +274,19 @@ class JobResult:
         word, _ = self._session.store.jobs.cancel(self.id)
         return word
 
+    def pause(self, lasts: float | str | None = None, *, reason: str = "") -> JobResult:
+        """Have its processes stand still until `resume`, or for so long (seconds, or "2h").
+
+        Its time limit's clock stands still as well. Conflict when it doesn't run.
+        """
+        pausing.pause(self._session, id=self.id, lasts=lasts, reason=reason)
+        return self
+
+    def resume(self) -> JobResult:
+        """Let it go on; Conflict when nobody paused it."""
+        pausing.resume(self._session, id=self.id)
+        return self
+
     def retry(self, *, force: bool = False, follow: bool = False) -> JobResult:
         """Queue it again as a new attempt; `force` when a lost attempt is known to be gone.
 
@@ -319,14 +333,21 @@ class JobResult:
         self._record = self._outcome = None
         return self
 
-    def move(self, host: str | None = None, priority: int | str | None = None) -> JobResult:
+    def move(
+        self, host: str | None = None, priority: int | str | None = None, **constraints: Any
+    ) -> JobResult:
         """Send it to another host ("any": whichever is free), or give it another priority.
 
-        It keeps its place among those of its priority. Conflict when it has already started.
+        `constraints` are those of `submit` instead of its old ones, such as `needs` and `on`. It
+        keeps its place among those of its priority. Conflict when it has already started.
         """
         number = None if priority is None else priority_number(priority)
+        asked: dict[str, Any] = {}
+        if constraints:
+            asked = where(self.record.kind, None if host == "any" else host, constraints)
+            host = asked.pop("host") or "any"
         Dispatcher(self._session.store, self._session.signer).move(
-            self.id, host=host, priority=number
+            self.id, host=host, priority=number, **asked
         )
         self._record = None
         return self
@@ -386,6 +407,8 @@ def failure(record: JobRecord, outcome: Outcome | None) -> str:
             return "its host couldn't start it"
         case Reason.USER:
             return f"a person said so: {record.note}" if record.note else "a person said so"
+        case Reason.EXPIRED:
+            return "expired: no host took it in time"
         case other:
             return str(other)
 

@@ -30,7 +30,8 @@ from relayq.config import Config
 from relayq.dispatch import message
 from relayq.errors import BrokerUnavailable
 from relayq.host import cgroups
-from relayq.host.facts import registration
+from relayq.host.facts import Sheet, registration
+from relayq.host.governor import Governor
 from relayq.host.heartbeat import Duties, Heartbeat
 from relayq.host.process import ForkServer, Permit, SpoolLock
 from relayq.host.runner import Runner
@@ -44,6 +45,8 @@ log = logging.getLogger(__name__)
 _PATIENCE = 8.0
 _PRUNE_EVERY = 3600.0
 _SWEEP_EVERY = 300.0
+#: How often a worker looks whether its machine's tools have changed.
+_LOOK_EVERY = 300.0
 #: How often a worker looks after the private broker beside it.
 _KEEP_EVERY = 3.0
 
@@ -77,7 +80,16 @@ class Node:
             config, who, store=self.store, signer=signer, forks=self._forks, permit=permit_path
         )
         permit = Permit(permit_path)
-        self._heartbeat = Heartbeat(self.runner, self._beat_store, permit, key_id=signer.key_id)
+        self._governor = Governor(self.runner)
+        self._sheet = Sheet(config, broker_url)
+        self._heartbeat = Heartbeat(
+            self.runner,
+            self._beat_store,
+            permit,
+            self._governor,
+            self._sheet,
+            key_id=signer.key_id,
+        )
         self._duties = Duties(self.runner, self._heartbeat, self._beat_store)
         self._reaper = Reaper(config, self._beat_store)
         self.runner.delivery.on_retry = self._reaper.tick_in
@@ -97,9 +109,11 @@ class Node:
         cgroups.sweep()
         self.runner.adopt()
         self._duties.start()
+        self._duties.govern(self._governor, measures=pull)
         if pull:
             self._duties.pull()
         self._duties.every("tick", self._reaper.tick, self.config.lease.tick)
+        self._duties.every("probes", self._sheet.look, _LOOK_EVERY)
         self._duties.every("sweep", self._reaper.sweep, _SWEEP_EVERY)
         self._duties.every("prune", self._reaper.prune_outputs, _PRUNE_EVERY)
 
@@ -126,6 +140,7 @@ class Node:
         if self.runner.draining.is_set():
             self._drain()
         self.leave()
+        self._governor.stop_waiting()
         self._heartbeat.park()
         self._duties.join(within=0.1)
         self._forks.close()
@@ -162,6 +177,8 @@ class Node:
                 nudged = False
         finally:
             self.runner.slots.give_back()
+        if nudged and (self.runner.is_barred or self.runner.rests):
+            self._bounce(id, kind, queue)
 
     def _bounce(self, id: str, kind: str, queue: str) -> None:
         try:
@@ -271,7 +288,7 @@ class Gate(bootsteps.StartStopStep):  # type: ignore[misc]
         """Put the gate before the channel."""
         runner = consumer.controller.node.runner
         qos = consumer.task_consumer.channel.qos
-        qos.can_consume = lambda: runner.slots.free > 0 and runner.may_claim.is_set()
+        qos.can_consume = lambda: runner.takes_nudges
 
 
 def once(config: Config, broker_url: str) -> int:

@@ -6,7 +6,7 @@ Every scalar is the text as it is written: none of YAML 1.1's surprises (`no`, `
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,6 +39,19 @@ class Value:
             raise ConfigError(f"{what}: expected one value, got {self._shape}", place=self.place)
         written: str = self._node.value
         return "" if self._node.style is None and written in _NULLS else written
+
+    def flat(self, what: str, takes: Collection[str] = ()) -> str:
+        """Return the text; of a list `a,b` and of a table `a=1,b=2`, where `takes` allows them."""
+        if self._node.id == "sequence" and "array" in takes:
+            items = (Value(node, self.place.file) for node in self._node.value)
+            return ",".join(item.text(f"an item of {what}") for item in items)
+        if self._node.id == "mapping" and "object" in takes:
+            problems: list[ConfigError] = []
+            rows = [f"{key}={value.text(key)}" for key, _, value in self.table(what, problems)]
+            if problems:
+                raise problems[0]
+            return ",".join(rows)
+        return self.text(what)
 
     def table(self, what: str, problems: list[ConfigError]) -> Iterator[tuple[str, Place, Value]]:
         """Yield each key, its place and its value; a null is an empty table.

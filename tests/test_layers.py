@@ -19,12 +19,15 @@ ROWS = (
     ("names", "__init__"),  # the public names, nothing else
     ("flows", "workflows analyze reviews schedules doctor"),  # many jobs as one
     # who asks | who works
-    ("sides", "client results following session waiting | worker tasks reaper host"),
+    (
+        "sides",
+        "client results following session waiting specs pausing | worker tasks reaper host",
+    ),
     ("transport", "dispatch signing embedded app celeryconfig"),  # a record becomes a nudge
     ("truth", "store"),  # Redis
     ("kinds", "kinds"),  # what can be run, declared
     ("rules", "model"),  # pure decisions and their data
-    ("ground", "config parsing yamlfile errors clock version"),
+    ("ground", "config sections parsing hours yamlfile errors clock version"),
 )
 
 ONLY_IN = {  # library: the modules (and everything below them) that may import it

@@ -322,6 +322,7 @@ class Relayq(System):
             "RELAYQ_BROKER__URL": self.redis.url,
             "RELAYQ_WORKER__NAME": name,
             "RELAYQ_WORKER__PRIORITY": "normal",
+            "RELAYQ_WORKER__CPU_THRESHOLD": "100",
             **{f"RELAYQ_LEASE__{key}": value for key, value in self.SCALED.items()},
         }
 

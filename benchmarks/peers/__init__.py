@@ -121,6 +121,7 @@ class Relayq(Peer):
             RELAYQ_WORKER__NAME="bench",
             RELAYQ_WORKER__MAX_CONCURRENT=str(self.slots),
             RELAYQ_WORKER__PRIORITY="normal",
+            RELAYQ_WORKER__CPU_THRESHOLD="100",
         )
 
     def commands(self) -> Sequence[Sequence[str]]:

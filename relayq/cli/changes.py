@@ -8,9 +8,11 @@ import click
 
 from relayq.cli import selection
 from relayq.cli.options import client, complete, duration_option, is_interactive, json_option
+from relayq.cli.placing import asked_where, constraint_options, shared
 from relayq.cli.selection import Chosen
 from relayq.cli.texts import age, number_of
 from relayq.model.jobs import FINAL, PRIORITIES, JobState
+from relayq.parsing import is_host_name
 
 _AHEAD = (JobState.QUEUED, JobState.SCHEDULED, JobState.WAITING)
 
@@ -24,34 +26,43 @@ _AHEAD = (JobState.QUEUED, JobState.SCHEDULED, JobState.WAITING)
     metavar="PRIORITY",
     help=f"{', '.join(PRIORITIES)}, or 1 to 10.",
 )
+@shared(constraint_options)
 @selection.filter_option
 @selection.all_option
 @json_option
 @click.pass_context
 def move(
     ctx: click.Context,
+    /,
     words: tuple[str, ...],
     priority: str | None,
     filters: tuple[str, ...],
     everything: bool,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Send jobs that wait to another host, or give them another priority.
 
-    With --filter or --all the only word is the host.
+    With --filter or --all the only word is the host: a name, several, mac*, @label, or any. What is
+    asked of a host (--needs, --on, ...) replaces all that was asked before.
     """
+    asked = {name: value for name, value in asked_where(options).items() if value}
     named = 0 if filters or everything else 1
     chosen = Chosen(words[:named], filters, everything)
     hosts = words[named:]
     if len(hosts) > 1:
         raise click.UsageError(f"one job and one host, not {' '.join(words)}")
-    if not hosts and priority is None:
+    if hosts and "on" in asked:
+        raise click.UsageError("a host as a word or --on, not both")
+    if hosts and not is_host_name(hosts[0]):
+        asked["on"], hosts = (hosts[0],), ()
+    if not hosts and priority is None and not asked:
         raise click.UsageError("where to? relayq move JOB HOST, or relayq move JOB --prio high")
     host = hosts[0] if hosts else None
     moved: list[dict[str, Any]] = []
 
     def move_one(result: Any) -> None:
-        result.move(host, priority)
+        result.move(host, priority, **asked)
         record = result.record
         moved.append({"id": result.id, "queue": record.queue, "priority": record.priority})
         if not as_json:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from relayq.cli.imports import import_
 from relayq.cli.options import is_interactive, json_option
 from relayq.errors import ConfigError, RelayqError
 
@@ -36,6 +37,9 @@ _TEMPLATE = """\
 @click.group()
 def config() -> None:
     """Show, check and change the configuration."""
+
+
+config.add_command(import_)
 
 
 @config.command()
@@ -68,8 +72,12 @@ def _value(loaded: Config, key: str) -> Any:
     """Return a key's value, its secrets hidden."""
     from relayq.config import KEYS
 
-    section, _, name = key.partition(".")
-    value = getattr(getattr(loaded, section), name)
+    if key.startswith("hosts."):
+        host, _, name = key.removeprefix("hosts.").rpartition(".")
+        return getattr(loaded.hosts[host], name)
+    value: Any = loaded
+    for name in key.split("."):
+        value = getattr(value, name)
     if value is None or not KEYS[key].metadata["secret"]:
         return value
     # Of a URL only the user and the password are secret.
@@ -77,6 +85,8 @@ def _value(loaded: Config, key: str) -> Any:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return list(value)
     return str(value) if isinstance(value, Path) else value
 
 
@@ -85,10 +95,16 @@ def _text(key: str, value: Any) -> str:
     from relayq.config import KEYS
     from relayq.parsing import schema, size
 
-    if value is None:
+    if value is None or value in ((), {}):
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, dict):
+        return ", ".join(f"{name}={number}" for name, number in value.items())
+    if isinstance(value, tuple):
+        return ", ".join(value)
+    if key not in KEYS:
+        return str(value)
     parse = KEYS[key].metadata["parse"]
     if {"number", "string"} <= set(schema(parse).get("type", ())):
         return _size(value) if parse is size else limit(value)
@@ -217,15 +233,21 @@ def schema() -> None:
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema of `config.yml`."""
     from relayq.config import KEYS
+    from relayq.sections import ENTRY_KEYS
 
-    sections: dict[str, dict[str, Any]] = {}
+    root: dict[str, Any] = _table({})
     for name, key in KEYS.items():
-        section, _, own = name.partition(".")
-        sections.setdefault(section, {})[own] = _schema_of(key)
+        *sections, own = name.split(".")
+        table = root
+        for section in sections:
+            table = table["properties"].setdefault(section, _table({}))
+        table["properties"][own] = _schema_of(key)
+    entry = _table({name: _schema_of(key) for name, key in ENTRY_KEYS.items()})
+    root["properties"]["hosts"] = {"type": ["object", "null"], "additionalProperties": entry}
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "relayq's configuration",
-        **_table({section: _table(keys) for section, keys in sections.items()}),
+        **root,
     }
 
 

@@ -151,6 +151,8 @@ def story(event: Event) -> str:
     if event.job is not None and event.host is not None:
         attempt = "" if event.attempt is None else f" (attempt {event.attempt})"
         parts.append(f"on {event.host}{attempt}")
+    if event.what == "paused" and event.seconds is not None:
+        parts.append(f"for {span(event.seconds)}")
     if event.due_at is not None:
         parts.append(f"again in {span(max(0.0, event.due_at - event.at))}")
     if event.who is not None:

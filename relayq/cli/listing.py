@@ -5,8 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ import click
 from relayq import clock
 from relayq.cli import templates
 from relayq.cli.options import client, complete, json_option
+from relayq.cli.screen import drawing
 from relayq.cli.selection import filter_option
 from relayq.model.jobs import FINAL, JobRecord, JobState
 
@@ -179,7 +179,7 @@ def _watch(
     session = relay.session()
     before: Sequence[JobRecord] | None = None
     try:
-        with _screen(columns is not None) as draw:
+        with drawing(columns is not None) as draw:
             while True:
                 records = session.patiently(lambda: wanted.records(relay), None)
                 if records is not None and draw is not None and columns is not None:
@@ -206,24 +206,3 @@ def _drawn(
     total = [] if counts is None else tables.joined(_total(wanted, records[:room], counts))
     # The empty line at the end is room for a remark, such as on a broker that went away.
     return "\n".join([*tables.laid_out(columns, rows, size.columns), *(total or [""]), ""])
-
-
-@contextmanager
-def _screen(is_table: bool) -> Iterator[Callable[[str], None] | None]:
-    """Yield what draws a table over the one before, on a terminal; None elsewhere."""
-    if not is_table or not sys.stdout.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.live import Live
-    from rich.text import Text
-
-    is_plain = click.get_current_context().color is False
-    with Live(console=Console(highlight=False), auto_refresh=False) as live:
-
-        def draw(text: str) -> None:
-            shown = Text.from_ansi(click.unstyle(text) if is_plain else text)
-            shown.no_wrap = True
-            live.update(shown, refresh=True)
-
-        yield draw

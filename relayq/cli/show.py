@@ -17,8 +17,8 @@ import click
 from relayq.cli import scripts
 from relayq.cli.tables import painted
 from relayq.cli.texts import age, inert, instant, limit, rfc3339, short_ids, span
-from relayq.model.hosts import Host
 from relayq.model.jobs import FINAL, JobRecord, JobState, Outcome, Reason, Spec
+from relayq.model.placement import MEMORY
 from relayq.parsing import size_text
 
 if TYPE_CHECKING:
@@ -134,6 +134,12 @@ def what_of(spec: Spec | None) -> str:
     return f"{spec.name}: {command}"
 
 
+def state_of(record: JobRecord) -> str:
+    """Return a job's state in the word that people see: a running one may stand still."""
+    is_paused = record.state is JobState.RUNNING and record.paused is not None
+    return "paused" if is_paused else record.state.value
+
+
 def _run_time(record: JobRecord, now: float) -> str:
     """Return how long the last attempt runs or ran; `-` for a job that wasn't claimed."""
     began = record.started_at or record.claimed_at
@@ -150,13 +156,26 @@ def _note(record: JobRecord, now: float) -> str:
             return record.reason or ""
         case JobState.SCHEDULED if record.due_at is not None:
             return due(record, now)
+        case JobState.QUEUED if record.spec is not None:
+            return _queued_note(record, record.spec, now)
         case JobState.WAITING if record.spec is not None:
             return "after " + ", ".join(record.spec.after)
         case JobState.RUNNING if record.cancel_at is not None:
             return "being cancelled"
+        case JobState.RUNNING if record.paused is not None:
+            return record.paused
         case JobState.LOST:
             return "its host doesn't answer"
     return ""
+
+
+def _queued_note(record: JobRecord, spec: Spec, now: float) -> str:
+    """Say for what a queued job waits, as far as its record tells."""
+    if record.overflow_at is not None:
+        return f"overflow in {span(max(0.0, record.overflow_at - now))}"
+    if record.queue.startswith("with."):
+        return f"waits for the host of {spec.with_job}"
+    return ", ".join(wishes_of(spec))
 
 
 def due(record: JobRecord, now: float) -> str:
@@ -179,7 +198,7 @@ def _asked(record: JobRecord, name: str) -> str:
 
 
 _CELLS: Mapping[str, Callable[[JobRecord, float], str]] = {
-    "STATE": lambda record, now: record.state.value,
+    "STATE": lambda record, now: state_of(record),
     "HOST": lambda record, now: record.target,
     "KIND": lambda record, now: record.kind,
     "WHAT": lambda record, now: what_of(record.spec),
@@ -226,7 +245,7 @@ def job_details(record: JobRecord, outcome: Outcome | None, now: float) -> list[
     """Return the lines of `show`."""
     since = record.finished_at or record.started_at or record.created_at
     name = f'  "{inert(record.spec.name)}"' if record.spec and record.spec.name else ""
-    state = painted(record.state.value, record.state.value)
+    state = painted(state_of(record), state_of(record))
     head = f"{record.id}  {state}  since {instant(since)} ({age(now - since)}){name}"
     return [head, *_labelled(_details(record, outcome, now))]
 
@@ -245,7 +264,7 @@ def _labelled(details: Iterable[tuple[str, str]]) -> Iterable[str]:
 
 def _plan(spec: Spec) -> Iterable[tuple[str, str]]:
     yield from _what_runs(spec)
-    yield "Host", spec.host or "any host"
+    yield "Host", _host_asked(spec)
     yield "Queue", spec.queue
     yield from _asked_for(spec)
 
@@ -281,6 +300,27 @@ def _asked_for(spec: Spec) -> Iterable[tuple[str, str]]:
             yield label, value
 
 
+def _host_asked(spec: Spec) -> str:
+    """Say where a job may run."""
+    parts = [spec.host or " or ".join(spec.on) or "any host", *wishes_of(spec)]
+    return ", ".join(parts)
+
+
+def wishes_of(spec: Spec) -> list[str]:
+    """Return what a job asks of a host beside its name, in words."""
+    parts = [f"not {one}" for one in spec.excluded]
+    parts += [f"needs {one}" for one in spec.needs]
+    parts += [
+        f"{size_text(count)} memory" if name == MEMORY else f"{name}={count}"
+        for name, count in spec.resources.items()
+    ]
+    if spec.prefer:
+        parts.append(f"rather {spec.prefer}")
+    if spec.with_job:
+        parts.append(f"with {spec.with_job}")
+    return parts
+
+
 def _details(record: JobRecord, outcome: Outcome | None, now: float) -> Iterable[tuple[str, str]]:
     spec = record.spec
     yield from _what_runs(spec) if spec is not None else [("Command", "?")]
@@ -295,6 +335,10 @@ def _details(record: JobRecord, outcome: Outcome | None, now: float) -> Iterable
         yield "Last try", why_failed(record, outcome)
     elif record.reason not in (None, Reason.EXIT):
         yield "Reason", str(record.reason)
+    if record.state is JobState.RUNNING and record.paused is not None:
+        yield "Paused", _paused(record, now)
+    elif record.pause_at is not None:
+        yield "Paused", f"asked for {age(now - record.pause_at)} ago; its host hasn't obeyed yet"
     if record.exit_code is not None:
         yield "Exit", str(record.exit_code)
     if record.signal is not None:
@@ -308,6 +352,12 @@ def _details(record: JobRecord, outcome: Outcome | None, now: float) -> Iterable
     if record.note:
         yield "Remark", record.note
     yield "Next", " | ".join(f"relayq {verb} {record.id}" for verb in _next(record))
+
+
+def _paused(record: JobRecord, now: float) -> str:
+    since = f", since {instant(record.paused_at)}" if record.paused_at is not None else ""
+    lasts = f" ({age(now - record.paused_at)})" if record.paused_at is not None else ""
+    return f"{record.paused}{since}{lasts}; its time limit stands still"
 
 
 def next_step(record: JobRecord) -> str:
@@ -368,38 +418,6 @@ def _next(record: JobRecord) -> list[str]:
         return ["logs", "retry"]
     if record.state is JobState.NEEDS_HUMAN:
         return ["review", "logs", "retry", "cancel"]
+    if record.pause_at is not None:
+        return ["resume", "wait", "cancel"]
     return ["logs -f", "wait", "cancel"] if record.attempt else ["wait", "cancel"]
-
-
-HOST_COLUMNS = ("HOST", "STATE", "SLOTS", "LOAD", "DONE", "TYPE", "SEEN")
-
-
-def host_rows(hosts: Sequence[Host], now: float) -> list[list[str]]:
-    """Return the rows of `status`."""
-    return [
-        [
-            host.name,
-            f"online {'busy' if host.active else 'idle'}" if host.is_online else "offline",
-            f"{host.active}/{host.slots}",
-            f"{host.facts['load']:.1f}" if host.is_online and "load" in host.facts else "-",
-            str(host.finished),
-            host.model or host.os or "-",
-            f"{age(now - host.seen_at)} ago",
-        ]
-        for host in hosts
-    ]
-
-
-def host_as_json(host: Host) -> dict[str, Any]:
-    """Return a host as JSON shows it."""
-    return {
-        "name": host.name,
-        "online": host.is_online,
-        "slots": host.slots,
-        "active": host.active,
-        "queued": host.queued,
-        "finished": host.finished,
-        "version": host.version,
-        "seen_at": rfc3339(host.seen_at),
-        "facts": dict(host.facts),
-    }

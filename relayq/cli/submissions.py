@@ -18,6 +18,7 @@ from relayq.cli.options import (
     quiet_option,
     size_option,
 )
+from relayq.cli.placing import asked_where, means_all, named_host, where_options
 from relayq.cli.texts import instant_of
 from relayq.errors import RelayqError
 from relayq.model.jobs import ON_LOST, PRIORITIES
@@ -53,13 +54,7 @@ def _retry_on_option(text: str) -> tuple[str, ...]:
 
 #: Where a job runs and how, then when, then what it is called.
 _OPTIONS = (
-    click.option(
-        "--on",
-        "host",
-        metavar="HOST",
-        shell_complete=complete("hosts"),
-        help="The host to run on (default: any).",
-    ),
+    *where_options,
     click.option("--cwd", metavar="DIR", help="Directory on the host (default: its home)."),
     click.option(
         "-e",
@@ -146,6 +141,12 @@ _OPTIONS = (
         help="Run after these jobs succeeded.",
     ),
     click.option(
+        "--expires",
+        type=duration_option,
+        metavar="DURATION",
+        help="Fail it if no host has taken it by then, such as 12h.",
+    ),
+    click.option(
         "--unique", metavar="KEY", help="While a job with this key goes on, be that job instead."
     ),
     click.option("--name", metavar="TEXT", help="A name to recognise it by."),
@@ -181,9 +182,10 @@ def job_options(function: _Function) -> _Function:
 
 #: What a job's options are about, in the order of the help; the rest is about this command.
 _HEADINGS = {
-    "Where and how it runs": "host cwd env env_files shell tty stdin no_stdin wait_for_host",
+    "Where it runs": "on prefer overflow excluded with_job needs gpu slots strategy wait_for_host",
+    "How it runs": "cwd env env_files shell tty stdin no_stdin",
     "Its limits": "timeout memory processes max_output",
-    "When, and what if": "priority due_at delay after unique retries on_lost",
+    "When, and what if": "priority due_at delay expires after unique retries on_lost",
     "What it is called": "name group labels meta note",
 }
 
@@ -283,13 +285,18 @@ def run(
         _describe(asked, as_json=as_json)
         return
     with client(starts=True, quiet=quiet) as relay:
+        if means_all(asked):
+            from relayq.cli import broadcasts
+
+            how = {"detach": detach, "quiet": quiet, "as_json": as_json}
+            ctx.exit(broadcasts.run(relay, asked, **how))
         if detach:
             _submit(relay, asked, quiet=quiet, as_json=as_json)
             return
         code = output.run(
             relay,
             lambda: _queued(relay, asked, follow=True, quiet=quiet),
-            host=asked.get("host"),
+            host=named_host(asked),
             on_interrupt=on_interrupt,
             quiet=quiet,
             as_json=as_json,
@@ -318,6 +325,11 @@ def submit(
         _describe(asked, as_json=as_json)
         return
     with client(starts=True, quiet=quiet) as relay:
+        if means_all(asked):
+            from relayq.cli import broadcasts
+
+            broadcasts.run(relay, asked, detach=True, quiet=quiet, as_json=as_json)
+            return
         _submit(relay, asked, quiet=quiet, as_json=as_json)
 
 
@@ -333,6 +345,7 @@ def _asked(
     **options: Any,
 ) -> dict[str, Any]:
     """Return the client's keywords for what was typed; what wasn't given is its to choose."""
+    options = asked_where(options)
     if options["due_at"] is not None and options["delay"] is not None:
         raise click.UsageError("--at and --in-time exclude each other")
     script: scripts.Script | None = ctx.meta.get("relayq.script")
@@ -372,6 +385,8 @@ def _queued(relay: Relay, asked: dict[str, Any], *, follow: bool, quiet: bool) -
     given = dict(asked)
     if after := given.pop("after", None):
         given["after"] = list(relay.job.select(after))
+    if beside := given.pop("with_job", None):
+        given["with_job"] = relay.job.select([beside])[0]
     result = relay.job.run(given.pop("cmd"), follow=follow, **given)
     if result.is_new:
         completion.queued(relay, result.id, asked)
@@ -392,7 +407,11 @@ def _submit(relay: Relay, asked: dict[str, Any], *, quiet: bool, as_json: bool) 
     else:
         click.echo(result.id)
     if not quiet:
-        output.note_offline(relay, asked.get("host"))
+        output.note_offline(relay, named_host(asked))
+
+
+#: What can't be checked without the broker, which knows the hosts.
+_ABOUT_HOSTS = ("on", "needs", "excluded", "resources", "prefer")
 
 
 def _describe(asked: dict[str, Any], *, as_json: bool) -> None:
@@ -400,10 +419,20 @@ def _describe(asked: dict[str, Any], *, as_json: bool) -> None:
     from relayq.cli import show
     from relayq.client import Relay
 
-    names_any = asked.get("after") or (asked.get("host") and not asked.get("wait_for_host"))
-    with client() if names_any else Relay() as relay:
-        after = relay.job.select(asked["after"]) if "after" in asked else ()
-        spec = relay.job.plan("run_command", **{**asked, "after": after})
+    if means_all(asked):
+        from relayq.cli import broadcasts
+
+        with client() as relay:
+            broadcasts.describe(relay, asked, as_json=as_json)
+        return
+    named = {"after", "with_job", *(() if asked.get("wait_for_host") else _ABOUT_HOSTS)}
+    with client() if named & asked.keys() else Relay() as relay:
+        given = dict(asked)
+        if "after" in asked:
+            given["after"] = relay.job.select(asked["after"])
+        if "with_job" in asked:
+            given["with_job"] = relay.job.select([asked["with_job"]])[0]
+        spec = relay.job.plan("run_command", **given)
     if as_json:
         # Each dry run makes up another id.
         shown = {key: value for key, value in show.spec_as_json(spec).items() if key != "id"}

@@ -17,13 +17,20 @@ from relayq.cli.texts import inert
 _GAP = "  "
 #: The longest cell where no terminal says how much room there is.
 _WIDEST = 60
-#: Columns that are cut when the room is short, and down to what.
-_GIVING_WAY = ("WHAT", "NOTE", "TYPE", "NAME", "META", "LABELS", "GROUP", "SUBMITTER", "LAST LINE")
-_NARROWEST = 12
-#: Columns that a narrow terminal does without, the first one first.
-_DISPENSABLE = ("KIND", "LOAD", "NOTE", "DONE", "AGE", "TYPE", "TIME", "HOST")
+#: Columns that are cut when the room is short, and down to what. A host's state has its reason.
+_GIVING_WAY = {
+    "STATE": 32,
+    **dict.fromkeys(("WHAT", "NOTE", "TYPE", "NAME", "META", "LABELS", "GROUP", "SUBMITTER"), 12),
+    **dict.fromkeys(("LAST LINE", "CAN"), 12),
+}
+#: Columns that a narrow terminal does without, the first one first; never the first of a table.
+_DISPENSABLE = (
+    *("KIND", "LOAD", "NOTE", "TYPE", "ON", "CPU", "SEEN", "AGE", "DONE/FAIL 24h", "CAN"),
+    *("TIME", "HOST"),
+)
 _COLOURS = {
     "running": "cyan",
+    "paused": "yellow",
     "succeeded": "green",
     "failed": "red",
     "lost": "yellow",
@@ -31,6 +38,8 @@ _COLOURS = {
     "cancelled": "bright_black",
     "offline": "red",
     "online": "green",
+    "drained": "yellow",
+    "draining": "yellow",
 }
 
 
@@ -42,13 +51,17 @@ def painted(text: str, word: str) -> str:
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print rows under their headings."""
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    click.echo("\n".join(laid_out(columns, rows, width)))
+    click.echo("\n".join(laid_out(columns, rows, room())))
+
+
+def room() -> int | None:
+    """Return how many columns there are, None where no terminal is."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def joined(parts: Sequence[str]) -> list[str]:
     """Return the parts of a sentence as a line, on a narrow terminal as more than one."""
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    width = room()
     lines = [parts[0]]
     for part in parts[1:]:
         longer = f"{lines[-1]} . {part}"
@@ -69,7 +82,7 @@ def laid_out(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int |
     for name in _DISPENSABLE:
         if _total(_floors(columns, cells, kept)) <= width:
             break
-        kept = [i for i in kept if columns[i] != name]
+        kept = [i for i in kept if i == 0 or columns[i] != name]
     headings = [columns[i] for i in kept]
     cells = [[row[i] for i in kept] for row in cells]
     widths = _fitted(headings, _widths(cells), width)
@@ -79,7 +92,10 @@ def laid_out(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int |
 
 def _is_monotonous(columns: Sequence[str], cells: Sequence[Sequence[str]], i: int) -> bool:
     """Whether a person learns nothing from a column: every job is a plain command."""
-    return columns[i] == "KIND" and {row[i] for row in cells[1:]} <= {"run_command"}
+    told = {row[i] for row in cells[1:]}
+    if columns[i] == "TYPE":
+        return len(told) == 1 and len(cells) > 2
+    return columns[i] == "KIND" and told <= {"run_command"}
 
 
 def _floors(
@@ -87,18 +103,18 @@ def _floors(
 ) -> list[int]:
     """Return the least width of each column that is kept."""
     widths = _widths(cells)
-    return [min(widths[i], _NARROWEST) if columns[i] in _GIVING_WAY else widths[i] for i in kept]
+    return [min(widths[i], _GIVING_WAY.get(columns[i], widths[i])) for i in kept]
 
 
 def _total(widths: Sequence[int]) -> int:
     return sum(widths) + len(_GAP) * (len(widths) - 1)
 
 
-def _fitted(columns: Sequence[str], widths: Sequence[int], room: int) -> list[int]:
+def _fitted(columns: Sequence[str], widths: Sequence[int], width: int) -> list[int]:
     """Take from the widest of the columns that give way until all fit."""
     fitted = list(widths)
-    while _total(fitted) > room:
-        giving = [i for i, name in enumerate(columns) if name in _GIVING_WAY]
+    while _total(fitted) > width:
+        giving = [i for i, n in enumerate(columns) if fitted[i] > _GIVING_WAY.get(n, fitted[i])]
         widest = max(giving or range(len(fitted)), key=lambda i: fitted[i])
         if fitted[widest] <= 1:
             break

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 _PLACE = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
 _FIELD = re.compile(r"\s*\.([\w-]+(?:\.[\w-]+)*)\s*")
 _ESCAPES = {"t": "\t", "n": "\n", "\\": "\\"}
-_HOST_FIELDS = "name online slots active queued finished version seen_at facts".split()
+_HOST_FIELDS = (
+    "name online state reason slots active queued finished version seen_at drained_at labels "
+    "aliases capabilities facts"
+).split()
 #: Fields in which a template may look for any name.
 _OPEN = ("meta", "payload", "facts")
 
@@ -106,9 +109,9 @@ def of_job(record: JobRecord) -> Mapping[str, Any]:
 
 def of_host(host: Host) -> Mapping[str, Any]:
     """Return a host's fields, for a template."""
-    from relayq.cli import show
+    from relayq.cli import fleet
 
-    return show.host_as_json(host)
+    return fleet.host_as_json(host)
 
 
 def format_option(known: Callable[[], Collection[str]]) -> Callable[..., Any]:

@@ -14,8 +14,12 @@ from relayq.cli.texts import inert, span
 from relayq.model.jobs import JobState
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from relayq.client import JobResult, Relay
     from relayq.model.explanations import Explanation
+    from relayq.model.hosts import Host
+    from relayq.model.jobs import JobRecord
 
 
 @click.command()
@@ -52,12 +56,35 @@ def _explanation(relay: Relay, result: JobResult) -> Explanation:
     after = record.spec.after if record.spec is not None else ()
     scene = Scene(
         hosts=hosts,
+        taken=_taken(relay, hosts, record) if is_queued else {},
+        fleet=_fleet(relay) if is_queued else "",
         running=store.places.running_on(full),
         parents=store.jobs.fetch_many(after),
         outcome=result.outcome() if record.attempt else None,
         crash_limit=relay.config.retry.crash_limit,
     )
     return explain(record, store.places.around(record), scene, span=span)
+
+
+def _taken(
+    relay: Relay, hosts: Sequence[Host], record: JobRecord
+) -> dict[str, Sequence[JobRecord]]:
+    """Return what runs on the hosts whose limits or resources the job meets."""
+    store = relay.session().store
+    takes = record.spec is not None and record.spec.resources
+    limiting = [h.name for h in hosts if h.active and (takes or h.facts.get("limits"))]
+    running = store.places.running_on(limiting)
+    return {host: store.jobs.fetch_many(ids) for host, ids in running.items()}
+
+
+def _fleet(relay: Relay) -> str:
+    """Say so when the whole fleet runs as much as it may."""
+    limit = relay.config.scheduler.max_running
+    if not limit:
+        return ""
+    counts = relay.session().store.jobs.count()
+    running = counts[JobState.RUNNING] + counts[JobState.LOST]
+    return f"{running} of {limit} jobs run in the whole fleet" if running >= limit else ""
 
 
 def _as_json(result: JobResult, explanation: Explanation) -> dict[str, Any]:

@@ -28,6 +28,15 @@ def directory_name(token: Token) -> str:
     return f"{token.id}.{token.attempt}.{token.uid}"
 
 
+def is_frozen(directory: Path) -> bool:
+    """Whether the attempt's shim was told to freeze it."""
+    try:
+        said = json.loads((directory / "control.json").read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(said, dict) and said.get("op") == "freeze"
+
+
 def token_of(directory: Path) -> Token | None:
     """Return the token that a directory's name holds, None for another directory."""
     id, _, rest = directory.name.partition(".")

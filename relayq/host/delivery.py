@@ -45,7 +45,8 @@ _UNKNOWN_KEY_DELAY = 60.0
 class Attempt:
     """An attempt that this worker answers for until its outcome is delivered.
 
-    `phase` is "claimed" until its process may start; `is_stale` once its lease moved on.
+    `phase` is "claimed" until its process may start; `is_stale` once its lease moved on; `pause`
+    says why its processes stand still, and is empty while they run.
     """
 
     token: Token
@@ -55,6 +56,8 @@ class Attempt:
     shim: Shim | None = None
     is_stale: bool = False
     is_fed: bool = False
+    pause: str = ""
+    is_adopted: bool = False
     log_sent: int = 0
     log_at: float = field(default_factory=clock.boottime)
     settled: threading.Event = field(default_factory=threading.Event)

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
-import platform
-import sys
+import socket
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from relayq import clock
+import psutil
+
+from relayq import clock, kinds
+from relayq.config import Config, Entry
+from relayq.host import probes
+from relayq.model import machines
+from relayq.model.hosts import capabilities_of
 from relayq.store.leases import Registration
+
+_DAY = 86_400.0
 
 #: What a job gets of the worker's own environment. The rest, above all relayq's own settings and
 #: secrets, stays with the worker.
@@ -34,29 +43,95 @@ def registration(host: str, home: Path) -> Registration:
     return Registration(host=host, install=install, boot=clock.boot_id())
 
 
-def static_facts() -> dict[str, Any]:
-    """Return what doesn't change while the worker runs."""
-    return {
-        "os": sys.platform,
-        "machine": platform.machine(),
-        "python": platform.python_version(),
-        "cpus": os.cpu_count() or 1,
-        "hostname": platform.node(),
-        "model": _model(),
-        "pid": os.getpid(),
-    }
+class Sheet:
+    """What this host says of itself: what was found, and what its configuration declares.
+
+    At the start it has what can be seen at a glance, and what an earlier worker found out. `look`
+    asks what is new, from a thread of its own; then `revision` grows and `on_change` is called.
+    """
+
+    def __init__(self, config: Config, broker_url: str = "") -> None:
+        self._config = config
+        self._broker_url = broker_url
+        self._memory = probes.Memory(str(config.home / "cache" / "probes.json"))
+        self._asked_at = -_DAY
+        self._seen: list[Any] = []
+        self.revision = 0
+        self.on_change: Callable[[], None] = lambda: None
+        config.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._facts = self._composed(probes.glance(self._memory, os.environ))
+
+    def current(self) -> dict[str, Any]:
+        """Return the facts, as they are published."""
+        return dict(self._facts)
+
+    def look(self) -> None:
+        """Ask the tools if they changed or a day has passed; cheap otherwise."""
+        seen = probes.fingerprint(os.environ.get("PATH", os.defpath))
+        if seen == self._seen and clock.boottime() < self._asked_at + _DAY:
+            return
+        found = self._composed(probes.examine(self._memory, os.environ))
+        self._seen, self._asked_at = seen, clock.boottime()
+        if found != self._facts:
+            self._facts = found
+            self.revision += 1
+            self.on_change()
+
+    def _composed(self, found: dict[str, Any]) -> dict[str, Any]:
+        """Return what was found with what is declared."""
+        worker = self._config.worker
+        entry = self._config.hosts.get(worker.name, Entry())
+        facts = {**probes.machine(str(self._config.home)), **found}
+        weighs = self._config.origins.get("worker.weight", "default") != "default"
+        capabilities = machines.capabilities_in(facts, kinds.names())
+        slots = {**machines.resources_in(facts["gpus"]), **worker.resources}
+        return {
+            **facts,
+            "capabilities": list(
+                capabilities_of(capabilities, (*worker.capabilities, *entry.capabilities))
+            ),
+            "labels": sorted(worker.labels),
+            "aliases": list(dict.fromkeys((*worker.aliases, *entry.aliases))),
+            "weight": worker.weight if weighs or entry.weight is None else entry.weight,
+            "address": worker.address or entry.address or own_address(self._broker_url),
+            "resources": {name: count for name, count in slots.items() if count},
+            "limits": dict(worker.limits),
+            "wake": {"mac": worker.wake.mac, "via": list(worker.wake.via)},
+            "prefer_for": list(entry.prefer_for),
+        }
 
 
-def _model() -> str:
+def own_address(broker_url: str) -> str | None:
+    """Return this machine's address on the way to the broker, None if that is on this machine."""
+    way = urlsplit(broker_url.replace("sentinel://", "redis://").partition(";")[0])
     try:
-        return Path("/proc/device-tree/model").read_text().strip("\0\n ")
-    except OSError:
-        return ""
+        where, port = way.hostname, way.port or 6379
+        if where is None or not way.scheme.startswith("redis"):
+            return None
+        # Of a name only what /etc/hosts or the resolver says at once; nothing is sent.
+        sort, _, _, _, target = socket.getaddrinfo(where, port, type=socket.SOCK_DGRAM)[0]
+        with socket.socket(sort, socket.SOCK_DGRAM) as way_there:
+            way_there.connect(target)
+            address = str(way_there.getsockname()[0])
+    except (OSError, ValueError):
+        return None
+    return None if ipaddress.ip_address(address.partition("%")[0]).is_loopback else address
 
 
-def current_load() -> float:
-    """Return the load average of the last minute."""
-    return round(os.getloadavg()[0], 2)
+def current_load(home: Path) -> dict[str, Any]:
+    """Return what changes from beat to beat; CPU is the percentage since the last call."""
+    disk = os.statvfs(home)
+    load: dict[str, Any] = {
+        "load": round(os.getloadavg()[0], 2),
+        "cpu": psutil.cpu_percent(interval=None),
+        "memory_free_bytes": psutil.virtual_memory().available,
+        "disk_free_bytes": disk.f_bavail * disk.f_frsize,
+    }
+    # Not on every system, and without a battery nothing.
+    battery = psutil.sensors_battery() if hasattr(psutil, "sensors_battery") else None
+    if battery is not None:
+        load["power"] = {"plugged": bool(battery.power_plugged), "percent": battery.percent}
+    return load
 
 
 def job_environment(

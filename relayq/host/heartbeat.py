@@ -12,13 +12,15 @@ import logging
 import random
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from relayq import clock
 from relayq.errors import BrokerUnavailable
+from relayq.host.awake import send_magic
 from relayq.host.delivery import Attempt
-from relayq.host.facts import current_load, static_facts
+from relayq.host.facts import Sheet, current_load
+from relayq.host.governor import Governor
 from relayq.host.process import Permit
 from relayq.host.runner import Runner
 from relayq.store import Store
@@ -34,13 +36,24 @@ _AGAIN = 1.0
 class Heartbeat:
     """Speaks for the host: registers, beats, and acts on the answers."""
 
-    def __init__(self, runner: Runner, store: Store, permit: Permit, *, key_id: str) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        store: Store,
+        permit: Permit,
+        governor: Governor,
+        sheet: Sheet,
+        *,
+        key_id: str,
+    ) -> None:
         self._runner = runner
+        self._governor = governor
         self._store = store
         self._permit = permit
         self._key_id = key_id
         self._lease = runner.config.lease
-        self._facts = static_facts()
+        self._sheet = sheet
+        self._published = -1
         self._registered = False
         self._followed = False
         self._last = 0.0
@@ -48,8 +61,11 @@ class Heartbeat:
         self._complaint = ""
         runner.on_busy = self._on_busy
         runner.on_doubt = self._on_doubt
+        governor.on_change = self.stop_waiting
+        sheet.on_change = self.stop_waiting
 
     def _on_busy(self) -> None:
+        self._governor.expect_job()
         if clock.boottime() - self._last > self._lease.beat / 2:
             self._wake.set()
 
@@ -86,8 +102,12 @@ class Heartbeat:
                 self._runner.who,
                 [(attempt.token, attempt.phase) for attempt in named],
                 lease=self._lease.length,
-                facts=json.dumps(
-                    {**self._facts, "load": current_load(), "clock": round(clock.now(), 3)}
+                load=json.dumps(
+                    {
+                        **current_load(self._runner.config.home),
+                        "clock": round(clock.now(), 3),
+                        "courtesy": self._governor.as_dict(),
+                    }
                 ),
             )
             if word != "ok":
@@ -96,11 +116,21 @@ class Heartbeat:
             for attempt, answer in zip(named, words, strict=True):
                 self._obey(attempt, answer)
             self._permit.extend_to(sent + self._lease.permit)
+            self._report(named)
+            self._publish()
             self._after_answer()
         except BrokerUnavailable as error:
             self._unanswered(error)
             return False
         return True
+
+    def _report(self, named: Sequence[Attempt]) -> None:
+        """Say what stands still here, and hear what people want to; before the first claim."""
+        wishes = self._store.pauses.report(
+            self._runner.who, [(attempt.token, attempt.pause) for attempt in named]
+        )
+        if wishes is not None:
+            self._governor.hear(named, wishes)
 
     def _obey(self, attempt: Attempt, answer: str) -> None:
         if answer == "stale" and not attempt.settled.is_set():
@@ -114,13 +144,14 @@ class Heartbeat:
             # ends the long leases, so the long permit must have ended before.
             self._permit.end_by(clock.boottime() + self._lease.permit)
         self._runner.who = replace(self._runner.who, session=secrets.token_hex(6))
+        revision, facts = self._sheet.revision, self._sheet.current()
         word, claimed = self._store.hosts.register(
             self._runner.who,
             lease=self._lease.length,
             key_id=self._key_id,
             slots=self._runner.slots.total,
             version=__version__,
-            facts=self._facts,
+            facts=facts,
         )
         if word == "taken":
             raise BrokerUnavailable(
@@ -132,9 +163,20 @@ class Heartbeat:
                 "this machine's fleet key isn't the broker's",
                 hint="copy fleet.key from a machine that works",
             )
+        self._runner.queues.describe(facts)
+        self._published = revision
         self._runner.lose_unknown(claimed)
         self._registered = True
         log.info("registered %s with %s slots", self._runner.who.host, self._runner.slots.total)
+
+    def _publish(self) -> None:
+        """Say anew what this host has, if that is something else than before."""
+        revision, facts = self._sheet.revision, self._sheet.current()
+        if revision == self._published or not self._store.hosts.publish(self._runner.who, facts):
+            return
+        self._runner.queues.describe(facts)
+        self._runner.eager.set()
+        self._published = revision
 
     def _after_answer(self) -> None:
         if not self._followed:
@@ -205,6 +247,12 @@ class Duties:
             except Exception:
                 log.exception("pulling failed")
 
+    def govern(self, governor: Governor, *, measures: bool) -> None:
+        """Start to stand back for the owner (if it `measures`), and for people's wishes."""
+        leaving = self._runner.leaving
+        governor.prepare(measures=measures)
+        self._start("governor", lambda: governor.run(leaving))
+
     def every(self, name: str, duty: Callable[[], None], interval: float) -> None:
         """Run a further duty about every `interval` seconds."""
         self._start(name, lambda: self._until_leaving(duty, interval))
@@ -233,6 +281,12 @@ class Duties:
         if message is None:
             return
         match message:
+            case {"op": "wake"}:
+                self._runner.wake(str(message.get("queue", "")))
+            case {"op": "beat"}:
+                self._heartbeat.stop_waiting()
+            case {"op": "magic", "mac": str(mac)}:
+                send_magic(mac)
             case {"op": "cancel", "job": str(id)}:
                 self._runner.cancel(id)
             case {"op": "follow", "job": str(id), "reply": str(reply)}:

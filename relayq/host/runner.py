@@ -26,10 +26,10 @@ from relayq.host.feed import INPUT
 from relayq.host.inputs import Inputs
 from relayq.host.process import ExitRecord, ForkServer, Shim, make_attempt_directory, sweep
 from relayq.host.process import attempts as attempt_directories
+from relayq.host.queues import Queues
 from relayq.host.replies import Replies
 from relayq.host.slots import Slots
 from relayq.kinds import Command, HostFacts, Verdict, find
-from relayq.model.hosts import queues_of
 from relayq.model.jobs import JobState, Reason, Spec, Token
 from relayq.signing import Signer, UnknownKey
 from relayq.store import Store
@@ -76,7 +76,11 @@ class Runner:
         self.config = config
         self.who = who
         self.slots = Slots(config.worker.max_concurrent)
-        self.queues = queues_of(who.host)
+        self.queues = Queues(who.host, config.worker.limits)
+        #: Whether the last claim was refused because this host is to take nothing.
+        self.is_barred = False
+        #: Whether this host takes nothing new for now, for its owner's sake or by a person's wish.
+        self.rests = False
         #: Set while a beat that named every attempt was answered and acted on.
         self.may_claim = threading.Event()
         #: Set when the worker stops: slot threads leave their jobs to the shims.
@@ -131,11 +135,39 @@ class Runner:
             name = f"pulled-{claimed[0].token.id}"
             threading.Thread(target=self._run_and_free, args=claimed, name=name).start()
 
+    def free_slot(self) -> None:
+        """Give a slot back; what waited for what its attempt took may be claimed now."""
+        self.slots.give_back()
+        if self.queues.is_holding:
+            self.eager.set()
+
+    @property
+    def takes_nudges(self) -> bool:
+        """Whether a nudge for a command would find a slot here."""
+        if self.slots.free <= 0 or not self.may_claim.is_set() or self.is_barred:
+            return False
+        if self.rests:
+            return False
+        return self.queues.takes_commands(a.note.signed for a in self.attempts())
+
+    def rest(self, is_resting: bool) -> None:
+        """Take nothing new from now on, or go on."""
+        if is_resting != self.rests:
+            self.rests = is_resting
+            self.slots.on_free()
+            if not is_resting:
+                self.eager.set()
+
+    def wake(self, queue: str) -> None:
+        """Claim soon, if this host serves the queue; "" is any."""
+        if not queue or self.queues.serves(queue):
+            self.eager.set()
+
     def _run_and_free(self, attempt: Attempt, claim: Claim) -> None:
         try:
             self._run(attempt, claim)
         finally:
-            self.slots.give_back()
+            self.free_slot()
 
     def _claim(self, *, nudged: bool = False) -> tuple[Attempt, Claim] | None:
         with self.claiming:
@@ -150,18 +182,12 @@ class Runner:
         return attempt, claim
 
     def _ask(self, *, nudged: bool) -> Claim | None:
-        if not self.may_claim.is_set() or self.is_closing:
+        if not self.may_claim.is_set() or self.is_closing or self.rests:
             return None
         if clock.boottime() < self.delivery.wary_until:
             return None
         try:
-            claim = self._store.leases.claim(
-                self.who,
-                self.queues,
-                uid=secrets.token_hex(6),
-                lease=self.config.lease.length,
-                nudged=nudged,
-            )
+            claim = self._claimed(nudged=nudged)
         except BrokerFull as error:
             # An answer, and no doubt: a beat now, and a claim after it, would go round and round.
             log.warning("can't claim: %s", error)
@@ -169,12 +195,37 @@ class Runner:
         except BrokerUnavailable as error:
             log.warning("can't claim: %s", error)
             claim = "unanswered"
+        if self.is_barred != (claim == "barred"):
+            self.is_barred = not self.is_barred
+            # The consumer looks whether it may take nudges again.
+            self.slots.on_free()
         if isinstance(claim, Claim):
             return claim
-        if claim != "none":
+        if claim not in ("none", "barred", "full"):
             self.may_claim.clear()
             self.on_doubt()
         return None
+
+    def _claimed(self, *, nudged: bool) -> Claim | str:
+        """Claim of what there is room for here, once all queues are known."""
+        claim: Claim | str = "queues"
+        while claim == "queues":
+            if not self.queues.version:
+                self.queues.learn(self._store.leases.registry(self.who.host))
+            offered = self.queues.offer(attempt.note.signed for attempt in self.attempts())
+            claim = self._store.leases.claim(
+                self.who,
+                [queue for queue, _ in offered],
+                wants=[wants for _, wants in offered],
+                registry=self.queues.version,
+                max_running=self.config.scheduler.max_running,
+                uid=secrets.token_hex(6),
+                lease=self.config.lease.length,
+                nudged=nudged,
+            )
+            if claim == "queues":
+                self.queues.learn(self._store.leases.registry(self.who.host))
+        return claim
 
     def _run(self, attempt: Attempt, claim: Claim) -> None:
         token = attempt.token
@@ -242,7 +293,7 @@ class Runner:
         """Write the attempt's directory, or return the verdict on a spec that may not run."""
         try:
             spec = self._signer.check_spec(attempt.note.signed, id=attempt.token.id)
-            if spec.queue not in self.queues:
+            if not self.queues.serves(spec.queue):
                 raise BadSignature(f"it was signed for {spec.queue}")
             declared = find(spec.kind)
             host = HostFacts(name=self.who.host, home=os.path.expanduser("~"))
@@ -386,6 +437,9 @@ class Runner:
                 attempts.mark_delivered(directory, keep=False)
                 continue
             attempt = Attempt(token, note, directory, phase="started", shim=Shim(directory))
+            attempt.is_adopted = True
+            if attempts.is_frozen(directory):
+                attempt.pause = "paused under the worker before this one"
             self._attempts[token] = attempt
             log.info("adopted %s", token.id, extra={"job": token.id, "attempt": token.attempt})
 
@@ -407,7 +461,7 @@ class Runner:
             log.exception("adopted attempt of %s broke", attempt.token.id)
             self._abandon(attempt)
         finally:
-            self.slots.give_back()
+            self.free_slot()
 
     def _resume_replies(self, attempt: Attempt) -> None:
         logs, id = self._store.logs, attempt.token.id

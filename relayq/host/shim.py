@@ -228,7 +228,9 @@ class Attempt:
         """Return the seconds until something is due."""
         now = monotonic()
         due = [self._next_look - now]
-        if self._phase is Phase.RUNNING and not self._is_frozen:
+        if self._is_frozen:
+            return max(0.0, *due)  # everything else stands still
+        if self._phase is Phase.RUNNING:
             due.append(self._wishes.permitted())
             if self._command["timeout"] is not None:
                 due.append(self._command["timeout"] - self._clock.read())
@@ -382,7 +384,7 @@ class Attempt:
         timeout = self._command["timeout"]
         if self._status is not None:
             self._phase = Phase.LINGERING
-            self._deadline = monotonic() + float(self._command["linger"])
+            self._let_linger()
         elif self._wishes.kill is not None:
             self._end(self._wishes.kill, self._grace())
         elif timeout is not None and self._clock.read() >= timeout:
@@ -401,7 +403,12 @@ class Attempt:
             self._is_frozen = False
             if self._status is None:
                 self._clock.start()
+            else:
+                self._let_linger()
             self._tree.thaw()
+
+    def _let_linger(self) -> None:
+        self._deadline = monotonic() + float(self._command["linger"])
 
     def _finish_off(self) -> None:
         """Wait for what is left of the tree; end it when its time is over."""
@@ -411,7 +418,8 @@ class Attempt:
         elif self._phase is Phase.LINGERING:
             # A process substitution (`> >(gzip > file)`) may hold no pipe of ours and still
             # have work to do, so the end of the pipes doesn't cut this short.
-            if now >= self._deadline or self._wishes.kill is not None:
+            is_late = now >= self._deadline and not self._is_frozen
+            if is_late or self._wishes.kill is not None:
                 self._end(None, min(_LINGERERS_GRACE, float(self._command["grace"])))
             else:
                 self._freeze_or_thaw()

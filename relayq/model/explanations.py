@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from relayq.model.hosts import Host, queues_of
+from relayq.model.answers import WITH, Asked, HostAnswer, amount, answer
+from relayq.model.hosts import Host
 from relayq.model.jobs import JobRecord, JobState, Outcome, Reason
+from relayq.model.placement import constraints_of
 from relayq.parsing import size_text
 
 #: An idle slot claims every few seconds: a job that waits longer is worth a remark.
@@ -52,15 +54,10 @@ class Scene:
     parents: Sequence[JobRecord] = ()
     outcome: Outcome | None = None
     crash_limit: int = 3
-
-
-@dataclass(frozen=True, slots=True)
-class HostAnswer:
-    """What one host says to a queued job: "takes it", "busy", "offline" or "no", and why."""
-
-    host: str
-    answer: str
-    why: str
+    #: The jobs that run on each host, where their kinds and resources count.
+    taken: Mapping[str, Sequence[JobRecord]] = field(default_factory=dict)
+    #: Why the whole fleet takes nothing more now, "" when it does.
+    fleet: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +101,14 @@ def _queued(record: JobRecord, place: Place, scene: Scene, span: Span) -> Explan
         )
     if record.failures:
         facts.append(f"{_times(record.failures)} it failed, and was due for another attempt")
-    answers = tuple(_answer(host, record, place, scene, span) for host in scene.hosts)
+    asked = Asked(
+        record, place.now, place.ahead, running=scene.running, taken=scene.taken, fleet=scene.fleet
+    )
+    answers = tuple(answer(host, asked, span) for host in scene.hosts)
     serving = [answer for answer in answers if answer.answer != "no"]
     return Explanation(
         summary=f"is queued for {span(waits)} (priority {priority}, for {_target(record)})",
-        facts=tuple([*facts, *_nobody(record, scene)]),
+        facts=tuple([*facts, *_expiry(record, place, span), *_nobody(record, scene)]),
         hosts=answers,
         options=tuple(_queued_options(record, place, serving, waits)),
     )
@@ -124,38 +124,25 @@ def _position(place: Place) -> str:
 def _nobody(record: JobRecord, scene: Scene) -> Iterator[str]:
     if not scene.hosts:
         yield "no host has ever registered with this broker"
-    elif record.queue not in {queue for host in scene.hosts for queue in queues_of(host.name)}:
+        return
+    known = {name for host in scene.hosts for name in (host.name, *host.aliases)}
+    if record.queue.startswith("host.") and _meant(record) not in known:
         yield f"no host called {_meant(record)} has ever registered"
 
 
-def _answer(host: Host, record: JobRecord, place: Place, scene: Scene, span: Span) -> HostAnswer:
-    """Return what a host says to a job of this queue."""
-    if record.queue not in queues_of(host.name):
-        return HostAnswer(host.name, "no", f"the job is for {_meant(record)} only")
-    if not host.is_online:
-        seen = span(place.now - host.seen_at)
-        return HostAnswer(host.name, "offline", f"would take it; last heard of {seen} ago")
-    if host.active >= host.slots:
-        ids = scene.running.get(host.name, ())
-        named = ", ".join(ids[:_NAMED]) + (", ..." if len(ids) > _NAMED else "")
-        runs = f": {named}" if named else ""
-        return HostAnswer(host.name, "busy", f"{host.active} of {host.slots} slots busy{runs}")
-    free = f"{host.slots - host.active} of {host.slots} slots free"
-    if place.ahead:
-        return HostAnswer(host.name, "takes it", f"{free}, after those ahead of it")
-    if place.now - record.created_at > _PATIENCE:
-        return HostAnswer(
-            host.name, "takes it", f"{free}, and yet it hasn't: is its worker paused or stuck?"
-        )
-    return HostAnswer(host.name, "takes it", f"{free}; by a nudge at once, by itself within 5 s")
+def _expiry(record: JobRecord, place: Place, span: Span) -> Iterator[str]:
+    if record.expires_at is not None and not record.attempt:
+        yield f"it fails if nobody takes it in {span(max(0.0, record.expires_at - place.now))}"
 
 
 def _queued_options(
     record: JobRecord, place: Place, serving: Sequence[HostAnswer], waits: float
 ) -> Iterator[str]:
     by = {answer.answer for answer in serving}
-    if "takes it" not in by and "busy" not in by:
-        yield f"relayq worker start (on {_meant(record)})" if serving else "relayq worker start"
+    if record.queue.startswith(WITH):
+        yield f"relayq why {record.queue.removeprefix(WITH)}"
+    elif "takes it" not in by and "busy" not in by:
+        yield from _remedies(serving)
         if record.queue != "any":
             yield f"relayq move {record.id} HOST"
     if place.ahead:
@@ -163,6 +150,18 @@ def _queued_options(
     if "takes it" in by and not place.ahead and waits > _PATIENCE:
         yield "relayq doctor"
     yield f"relayq cancel {record.id}"
+
+
+def _remedies(serving: Sequence[HostAnswer]) -> Iterator[str]:
+    """Say what would have one of the hosts take the job that could, but don't now."""
+    offline = [one.host for one in serving if one.answer == "offline"]
+    barred = [one for one in serving if one.answer == "not now"]
+    for one in barred[:_NAMED]:
+        if one.why.startswith("drain"):
+            yield f"relayq hosts undrain {one.host}"
+    if offline or not barred:
+        on = f" (on {' or '.join(offline[:_NAMED])})" if offline else ""
+        yield f"relayq worker start{on}"
 
 
 def _waiting(record: JobRecord, place: Place, scene: Scene, span: Span) -> Explanation:
@@ -216,6 +215,14 @@ def _running(record: JobRecord, place: Place, scene: Scene, span: Span) -> Expla
     if record.spec and record.spec.timeout and is_started:
         facts.append(f"its time limit is {span(record.spec.timeout)}")
     options = [f"relayq logs -f {record.id}", f"relayq cancel {record.id}"]
+    if record.paused is not None:
+        doing = "stands still"
+        since = record.paused_at or since
+        facts.insert(0, f"its processes stand still: {record.paused}")
+        facts.append("its time limit's clock stands still, too, and its lease goes on")
+        options.insert(0, f"relayq resume {record.id}" if record.pause_at else "relayq status")
+    elif record.pause_at is not None:
+        facts.append("somebody asked for a pause; its host obeys at its next beat")
     if record.cancel_at is not None:
         facts.append(
             f"it was cancelled {span(place.now - record.cancel_at)} ago; its host obeys "
@@ -358,11 +365,29 @@ def in_words(record: JobRecord, outcome: Outcome | None, span: Span) -> str:
 
 
 def _target(record: JobRecord) -> str:
-    return "any host" if record.queue == "any" else _meant(record)
+    return _meant(record) if record.queue == "any" else _queue_in_words(record)
+
+
+def _queue_in_words(record: JobRecord) -> str:
+    sort, _, text = record.queue.partition(".")
+    if sort == "with":
+        return f"the host of {text}"
+    if sort != "needs":
+        return text
+    asked = constraints_of(record.queue)
+    has = [*asked.needs, *(amount(name, count) for name, count in asked.resources.items())]
+    named = " or ".join(asked.on) or "any host"
+    what = f" with {' and '.join(has)}" if has else ""
+    return f"{named}{what}{_but(asked.excluded)}"
+
+
+def _but(excluded: Sequence[str]) -> str:
+    return f", but not {' or '.join(excluded)}" if excluded else ""
 
 
 def _meant(record: JobRecord) -> str:
-    return record.queue.removeprefix("host.") if record.queue != "any" else "any host"
+    sort, _, text = record.queue.partition(".")
+    return text if sort == "host" else "any host"
 
 
 def _on(record: JobRecord) -> str:

@@ -14,6 +14,7 @@ from functools import cache
 from typing import Any
 
 from relayq.errors import RelayqError
+from relayq.model.placement import KIND, UNIVERSAL, Constraints, constraints_of, queue_of
 
 #: Crockford's base32: no I, L, O, U, so that an id survives being read aloud.
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -56,7 +57,7 @@ MOVES: Mapping[JobState | None, frozenset[JobState]] = {
     JobState.WAITING: frozenset(
         {JobState.QUEUED, JobState.SCHEDULED, JobState.FAILED, JobState.CANCELLED}
     ),
-    JobState.SCHEDULED: frozenset({JobState.QUEUED, JobState.CANCELLED}),
+    JobState.SCHEDULED: frozenset({JobState.QUEUED, JobState.FAILED, JobState.CANCELLED}),
     JobState.QUEUED: frozenset({JobState.RUNNING, JobState.FAILED, JobState.CANCELLED}),
     JobState.RUNNING: frozenset(
         {
@@ -147,13 +148,20 @@ def normal_id(text: str) -> str:
 class Spec:
     """What to run, where and how; signed by the fleet's key, never changed.
 
-    Durations are seconds, `max_log`, `memory` and `max_output` bytes; `host` None means any host, a
-    limit None that there is none: of the memory and the number of all its processes, and of what
-    it may write. `after` are ids of jobs
-    that must have succeeded first. `retries` counts further attempts after one that failed by a
-    cause of `retry_on`, after delays that grow within `backoff` (model/retries.py). Of jobs with
-    the same `unique` only one at a time isn't ended. `name`, `labels`, `meta`, `group` and
-    `note` are the submitter's own, to find the job by.
+    Durations are seconds, `max_log`, `memory` and `max_output` bytes; a limit None means that there
+    is none: of the memory and the number of all its processes, and of what it may write.
+
+    `host` is the one host to run on; else `on` are names, patterns and labels of which one must
+    fit its host, `needs` what that must be able to do, `excluded` which hosts it must not be, and
+    `resources` what the job takes of it (model/placement.py). It waits `overflow` seconds for the
+    host that it would rather have, `prefer`, or for the one that the `strategy` chose; `with_job`
+    is the job whose host it shares. It fails if no host has taken it `expires` seconds after its
+    submit.
+
+    `after` are ids of jobs that must have succeeded first. `retries` counts further attempts after
+    one that failed by a cause of `retry_on`, after delays that grow within `backoff`
+    (model/retries.py). Of jobs with the same `unique` only one at a time isn't ended. `name`,
+    `labels`, `meta`, `group` and `note` are the submitter's own, to find the job by.
     """
 
     id: str
@@ -181,10 +189,42 @@ class Spec:
     group: str | None = None
     unique: str | None = None
     note: str | None = None
+    on: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    excluded: tuple[str, ...] = ()
+    resources: Mapping[str, int] = field(default_factory=dict)
+    prefer: str | None = None
+    overflow: float | None = None
+    strategy: str | None = None
+    with_job: str | None = None
+    expires: float | None = None
+
+    @property
+    def constraints(self) -> Constraints:
+        """What it asks of a host, to know its kind included."""
+        kind = f"{KIND}{self.kind}"
+        return Constraints(
+            on=self.on if self.host is None else (self.host,),
+            needs=self.needs if kind == UNIVERSAL else tuple(sorted({*self.needs, kind})),
+            excluded=self.excluded,
+            prefer=self.prefer,
+            overflow=self.overflow,
+            resources=self.resources,
+        )
+
+    @property
+    def is_constrained(self) -> bool:
+        """Whether more is asked of its host than a name."""
+        return (
+            bool(self.on or self.needs or self.excluded or self.resources or self.prefer)
+            or f"{KIND}{self.kind}" != UNIVERSAL
+        )
 
     @property
     def queue(self) -> str:
-        """The queue that serves this job."""
+        """The widest queue that serves this job."""
+        if self.is_constrained:
+            return queue_of(self.constraints)
         return "any" if self.host is None else f"host.{self.host}"
 
     def as_dict(self) -> dict[str, Any]:
@@ -209,7 +249,7 @@ class Spec:
         for name, value in kept.items():
             if type(value) not in allowed[name]:
                 raise ValueError(f"a spec's {name} can't be {value!r:.40}")
-        for name in ("after", "labels", "backoff", "retry_on"):
+        for name in ("after", "labels", "backoff", "retry_on", "on", "needs", "excluded"):
             if name in kept:
                 kept[name] = tuple(kept[name])
         return cls(**kept)
@@ -258,10 +298,14 @@ class JobRecord:
     """What relayq knows of a job. Instants are Unix seconds on the broker's clock.
 
     `host` is the machine of the current or last attempt, `phase` of a running one is `claimed`
-    or `started`; `cancel_at` is set once a cancel was accepted. `failures` counts the attempts
-    after which its policy let it be tried again, `losses` those that its hosts lost or couldn't
-    start. `boot` is the install and the boot of the host that the last attempt ran on; `may_run`
-    says that it was judged lost, and that its host has neither come back nor reported it gone.
+    or `started`; `cancel_at` is set once a cancel was accepted, `pause_at` once a person's pause
+    was. `paused` says why its processes stand still since `paused_at`, None while they run.
+    `failures` counts the attempts after which its policy let it be tried again, `losses` those that
+    its hosts lost or couldn't start. `boot` is the install and the boot of the host that the last
+    attempt ran on; `may_run` says that it was judged lost, and that its host has neither come back
+    nor reported it gone.
+    At `overflow_at` a queued job leaves the queue of the host that it prefers; at `expires_at` it
+    fails if nobody has taken it.
     """
 
     id: str
@@ -282,11 +326,16 @@ class JobRecord:
     finished_at: float | None = None
     due_at: float | None = None
     cancel_at: float | None = None
+    pause_at: float | None = None
+    paused_at: float | None = None
+    paused: str | None = None
     failures: int = 0
     losses: int = 0
     note: str | None = None
     boot: str | None = None
     may_run: bool = False
+    overflow_at: float | None = None
+    expires_at: float | None = None
 
     @property
     def duration(self) -> float | None:
@@ -301,7 +350,11 @@ class JobRecord:
         """Where it runs or ran, else where it is meant to: `->pi4`, or `-` for anywhere."""
         if self.host is not None and self.state not in (JobState.QUEUED, JobState.SCHEDULED):
             return self.host
-        return "->" + self.queue.removeprefix("host.") if self.queue.startswith("host.") else "-"
+        sort, _, text = self.queue.partition(".")
+        if sort == "needs":
+            on = constraints_of(self.queue).on
+            return "->" + "|".join(on) if on else "-"
+        return f"->{text}" if sort == "host" else "-"
 
     def as_dict(self) -> dict[str, Any]:
         """Return every field as JSON can hold it, the spec as a dictionary of its own."""

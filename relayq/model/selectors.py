@@ -12,6 +12,7 @@ from typing import Any
 
 from relayq.errors import RelayqError
 from relayq.model.jobs import JobRecord, JobState
+from relayq.parsing import fits
 
 #: A shorter beginning of an id is too easily another job's.
 SHORTEST_PREFIX = 4
@@ -148,12 +149,6 @@ def passes(record: JobRecord, filters: Mapping[str, str]) -> bool:
         any(fits(pattern, value) for value in _values(record, key))
         for key, pattern in filters.items()
     )
-
-
-def fits(pattern: str, value: str) -> bool:
-    """Tell whether a value is the pattern, in which each star stands for any text."""
-    parts = (re.escape(part) for part in pattern.split("*"))
-    return re.fullmatch(".*".join(parts), value, re.DOTALL) is not None
 
 
 def _values(record: JobRecord, key: str) -> list[str]:

@@ -1,9 +1,9 @@
 """The truth in Redis: records, leases, hosts, logs, inputs. The only Redis code.
 
 `Store` is one data set reached over one connection pool; its parts are `jobs`, `leases`, `hosts`,
-`logs`, `inputs`, `lookup`, `events` (the audit trail), `sweep` (mending), `places` (what is around
-a job) and `server` (Redis itself), each loaded when it is first used: a command that submits needs
-the first only. Every method raises `BrokerUnavailable` when Redis can't be reached.
+`logs`, `inputs`, `lookup`, `events` (the audit trail), `pauses`, `sweep` (mending), `places` (what
+is around a job) and `server` (Redis itself), each loaded when it is first used: a command that
+submits needs the first only. Every method raises `BrokerUnavailable` when Redis can't be reached.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from relayq.store.leases import Leases
     from relayq.store.logs import Logs
     from relayq.store.lookup import Lookup
+    from relayq.store.pauses import Pauses
     from relayq.store.server import ServerFacts
+    from relayq.store.stats import Stats
     from relayq.store.surroundings import Places
     from relayq.store.sweep import Sweep
 
@@ -97,7 +99,7 @@ class Store:
         """What workers ask and say of their attempts."""
         from relayq.store.leases import Leases
 
-        return Leases(self._scripts)
+        return Leases(self.connection, self.keys, self._scripts)
 
     @cached_property
     def hosts(self) -> Hosts:
@@ -128,6 +130,13 @@ class Store:
         return Events(self.connection, self.keys)
 
     @cached_property
+    def pauses(self) -> Pauses:
+        """What stands still."""
+        from relayq.store.pauses import Pauses
+
+        return Pauses(self._scripts)
+
+    @cached_property
     def sweep(self) -> Sweep:
         """What mends the indices."""
         from relayq.store.sweep import Sweep
@@ -140,6 +149,13 @@ class Store:
         from relayq.store.server import ServerFacts
 
         return ServerFacts(self.connection)
+
+    @cached_property
+    def stats(self) -> Stats:
+        """How many attempts ended how."""
+        from relayq.store.stats import Stats
+
+        return Stats(self.connection, self.keys)
 
     @cached_property
     def places(self) -> Places:

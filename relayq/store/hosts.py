@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import redis
 
-from relayq.errors import NoSuchHost
-from relayq.model.hosts import Host
+from relayq.errors import Conflict, NoSuchHost
+from relayq.model.hosts import Host, labels_of, relabelled
 from relayq.model.jobs import Token
 from relayq.store.keys import Keys
 from relayq.store.scripts import Scripts, broker_errors
@@ -19,6 +19,17 @@ if TYPE_CHECKING:
 
 #: A control message that nobody took for so long is moot: what must last is in the record.
 CONTROL_TTL = 120
+#: Why a host can't be forgotten, and what to type about it.
+_STILL = {
+    "online": "{host} is online",
+    "running": "{host} still has jobs that run there, for all that is known",
+    "queued": "jobs wait for {host}",
+}
+_INSTEAD = {
+    "online": "relayq worker stop, there",
+    "running": "relayq ps --on {host}",
+    "queued": "relayq move --all any --filter host={host}",
+}
 
 
 class Hosts:
@@ -60,6 +71,52 @@ class Hosts:
         triples = zip(flat[::3], flat[1::3], flat[2::3], strict=True)
         return word.decode(), [Token(i.decode(), int(a), u.decode()) for i, a, u in triples]
 
+    def publish(self, who: Registration, facts: Mapping[str, Any]) -> bool:
+        """Replace the facts of a host; False if another install has its name now."""
+        word = self._scripts.call(
+            "publish", host=who.host, install=who.install, facts=json.dumps(facts)
+        )
+        return bool(word == b"ok")
+
+    def overlay(self, host: str) -> str:
+        """Return what the fleet says of a host's labels, such as `+heavy,-slow`."""
+        with broker_errors():
+            found = self._connection.hget(self._keys("host", host), "labels")
+        return (found or b"").decode()
+
+    def label(self, host: str, changes: Sequence[str]) -> str:
+        """Change the fleet's own labels of a host (`+x`, `-y`, `=z`); returns the overlay."""
+        while True:
+            before = self.overlay(host)
+            after = relabelled(before, changes)
+            word = self._scripts.call("relabel", host=host, before=before, after=after)
+            if word == b"unknown":
+                raise _no_such(host)
+            if word == b"ok":
+                return after
+
+    def drain(self, host: str, *, reason: str = "", undo: bool = False, who: str = "") -> bool:
+        """Have a host take nothing new, or work again; False if that was so already."""
+        word = self._scripts.call(
+            "drain", host=host, undo="1" if undo else "", reason=reason, who=who
+        )
+        if word == b"unknown":
+            raise _no_such(host)
+        return bool(word == b"ok")
+
+    def dismiss(self, host: str, *, lease: float, heir: str = "", who: str = "") -> None:
+        """Forget a host; Conflict while it is online, runs something, or has jobs waiting.
+
+        `heir` is the host that has its name among its aliases from now on.
+        """
+        word = self._scripts.call("dismiss", host=host, heir=heir, lease=lease, who=who).decode()
+        if word == "unknown":
+            raise _no_such(host)
+        if word == "no heir":
+            raise _no_such(heir)
+        if word != "ok":
+            raise Conflict(_STILL[word].format(host=host), hint=_INSTEAD[word].format(host=host))
+
     def list(self, *, online_within: float) -> list[Host]:
         """Return every host by name; online are those with a heartbeat that recent, in seconds."""
         with broker_errors():
@@ -88,7 +145,7 @@ class Hosts:
     def ask(self, host: str, message: Mapping[str, Any]) -> None:
         """Send a host's worker a message: it is taken at once, or not at all."""
         if host not in self.names():
-            raise NoSuchHost(f"no such host: {host}", hint="relayq status")
+            raise _no_such(host)
         key = self._keys("control", host)
         pipe = self._connection.pipeline(transaction=True)
         pipe.rpush(key, json.dumps(message))
@@ -110,6 +167,10 @@ class Hosts:
         return message if isinstance(message, dict) else None
 
 
+def _no_such(host: str) -> NoSuchHost:
+    return NoSuchHost(f"no such host: {host}", hint="relayq hosts")
+
+
 def _host(
     name: str, raw: Mapping[bytes, bytes], active: int, queued: int, claimed: int, since: float
 ) -> Host:
@@ -126,5 +187,17 @@ def _host(
         active=active,
         queued=queued,
         finished=claimed - active,
-        facts=json.loads(fields.get("facts", "{}")),
+        drained_at=float(fields["drained"]) if "drained" in fields else None,
+        drained_reason=fields.get("drained_reason", ""),
+        facts=_facts(fields),
     )
+
+
+def _facts(fields: Mapping[str, str]) -> dict[str, Any]:
+    """Return what the host says of itself, and what the fleet says otherwise."""
+    facts = {**json.loads(fields.get("facts", "{}")), **json.loads(fields.get("load", "{}"))}
+    if overlay := fields.get("labels"):
+        facts["labels"] = list(labels_of(facts.get("labels", ()), overlay))
+    if was := fields.get("was"):
+        facts["aliases"] = [*dict.fromkeys([*facts.get("aliases", ()), *was.split(",")])]
+    return facts

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count, islice
 from typing import Any
 
@@ -15,6 +15,7 @@ import redis
 
 from relayq.errors import AmbiguousId, NoSuchJob, RelayqError
 from relayq.model.jobs import FINAL, MOVES, JobRecord, JobState, Spec, normal_id
+from relayq.model.placement import queue_of
 from relayq.store.keys import Keys
 from relayq.store.scripts import Scripts, broker_errors
 
@@ -22,17 +23,25 @@ from relayq.store.scripts import Scripts, broker_errors
 BATCH = 1000
 #: How many records are looked at in one go for those of one host.
 _PAGE = 500
+#: Of how many Redis is asked for the queue in one go: 3 to 5 ms in which it serves no one else.
+_SCANNED = 5000
 #: States before a claim: a host's own index doesn't have them.
 _UNCLAIMED = (JobState.WAITING, JobState.SCHEDULED, JobState.QUEUED)
+_SOME_HOST = "0some-host0"
 
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """A spec with its signed form; `reply` names a follower that wants the live output."""
+    """A spec with its signed form; `reply` names a follower that wants the live output.
+
+    `first` is the queue that it waits in before the spec's own, for `overflow` seconds.
+    """
 
     spec: Spec
     signed: bytes
     reply: str = ""
+    first: str = ""
+    overflow: float = 0.0
 
 
 class Jobs:
@@ -116,18 +125,13 @@ class Jobs:
         """Return up to `limit` records, the newest first: of these states, of this host."""
         wanted = list(states) if states is not None else list(JobState)
         if host is None:
-            indices = [self._keys("state", state) for state in wanted]
+            ids = [self._newest(self._keys("state", state), limit) for state in wanted]
         else:
-            unclaimed = [self._keys("state", state) for state in _UNCLAIMED if state in wanted]
-            indices = [self._keys("by_host", host), *unclaimed]
+            ids = [self._newest(self._keys("by_host", host), limit)]
+            ids += [self._meant_for(host, state) for state in _UNCLAIMED if state in wanted]
         found: dict[str, JobRecord] = {}
-        for index in indices:
-            fitting = (
-                record
-                for record in self._newest(index)
-                if record.state in wanted
-                and (host is None or host == record.host or record.queue == f"host.{host}")
-            )
+        for some in ids:
+            fitting = (record for record in self._records(some, limit) if record.state in wanted)
             found |= {record.id: record for record in islice(fitting, limit)}
         records = list(found.values())
         records.sort(key=lambda r: r.finished_at or r.claimed_at or r.created_at, reverse=True)
@@ -142,13 +146,38 @@ class Jobs:
             indices = pipe.execute()
         return self.fetch_many(id.decode() for index in indices for id in index)
 
-    def _newest(self, index: str) -> Iterator[JobRecord]:
-        """Yield the records that an index names, its highest scores first, a page at a time."""
-        for start in count(0, _PAGE):
+    def _records(self, ids: Iterator[str], page: int) -> Iterator[JobRecord]:
+        """Yield the records of these ids, a page at a time."""
+        while some := list(islice(ids, min(page, _PAGE))):
+            yield from self.fetch_many(some)
+
+    def _newest(self, index: str, page: int) -> Iterator[str]:
+        """Yield the ids of an index, its highest scores first, a page at a time."""
+        page = min(page, _PAGE)
+        for start in count(0, page):
             with broker_errors():
-                ids = self._connection.zrange(index, start, start + _PAGE - 1, desc=True)
-            yield from self.fetch_many(id.decode() for id in ids)
-            if len(ids) < _PAGE:
+                ids = self._connection.zrange(index, start, start + page - 1, desc=True)
+            yield from (id.decode() for id in ids)
+            if len(ids) < page:
+                return
+
+    def _meant_for(self, host: str, state: JobState) -> Iterator[str]:
+        """Yield the ids of the unclaimed jobs that wait for this one host, the newest first.
+
+        No index has them. Redis reads off the queue of each of many records in the time in which
+        a few of them get here.
+        """
+        queue = f"host.{host}".encode()
+        read = {"by": "nosort", "get": ["#", f"{self._keys('job')}*->queue"], "desc": True}
+        for start in count(0, _SCANNED):
+            with broker_errors():
+                row = self._connection.sort(
+                    self._keys("state", state), start=start, num=_SCANNED, **read
+                )
+            yield from (
+                id.decode() for id, at in zip(row[::2], row[1::2], strict=True) if at == queue
+            )
+            if len(row) < 2 * _SCANNED:
                 return
 
     def count(self) -> dict[JobState, int]:
@@ -231,8 +260,12 @@ class Jobs:
             raise NoSuchJob(f"no such job: {id}", hint="relayq ps -a")
         return bytes(answer)
 
-    def move(self, spec: Spec, *, before: bytes, signed: bytes, template: str) -> tuple[str, str]:
+    def move(
+        self, spec: Spec, *, before: bytes, signed: bytes, template: str, stays: bool = False
+    ) -> tuple[str, str]:
         """Put a job that hasn't started where its new spec says, if `before` is still stored.
+
+        With `stays` it keeps its queue, and only gets the new priority.
 
         Returns ("moved", ""), ("changed", "") when it isn't, or ("unfit", state).
         """
@@ -240,7 +273,7 @@ class Jobs:
             "move",
             spec.id,
             template=template,
-            queue=spec.queue,
+            queue="" if stays else spec.queue,
             priority=spec.priority,
             before=before,
             spec=signed,
@@ -298,6 +331,11 @@ class Jobs:
             raise NoSuchJob(f"no such job: {id}", hint="relayq ps -a")
         return words
 
+    def next_turn(self) -> int:
+        """Count the jobs whose hosts are chosen in turn; returns how many came before this one."""
+        with broker_errors():
+            return int(self._connection.hincrby(self._keys("meta"), "turns", 1)) - 1
+
     def nudge(self, queue: str, message: str) -> None:
         """Push one Celery message again: its job is still queued, but this worker is full."""
         with broker_errors():
@@ -311,7 +349,24 @@ def _packed(one: Submission) -> str:
     said = [spec.id, spec.kind, spec.queue, str(spec.priority), due, spec.on_lost]
     said += [str(spec.retries), one.reply, " ".join(spec.after)]
     said += [spec.name or "", spec.group or "", spec.unique or ""]
-    return json.dumps(said)
+    return json.dumps([*said, _asked(one) or ""])
+
+
+def _asked(one: Submission) -> dict[str, str]:
+    """Return where and until when it waits, beyond its queue."""
+    asked: dict[str, str] = {}
+    if one.first:
+        asked |= {"first": one.first, "overflow": f"{one.overflow:.6f}"}
+    if one.spec.with_job is not None:
+        asked |= {"with": one.spec.with_job, "narrow": _queue_on_a_host(one.spec)}
+    if one.spec.expires is not None:
+        asked["expires"] = f"{one.spec.expires:.6f}"
+    return asked
+
+
+def _queue_on_a_host(spec: Spec) -> str:
+    """Return the queue of this job on a host that isn't known yet, with HOST for its name."""
+    return queue_of(replace(spec.constraints, on=(_SOME_HOST,))).replace(_SOME_HOST, "HOST")
 
 
 def _record(id: str, raw: Mapping[bytes, bytes], signed: bytes | None) -> JobRecord:
@@ -349,12 +404,21 @@ def _record(id: str, raw: Mapping[bytes, bytes], signed: bytes | None) -> JobRec
         finished_at=number("finished"),
         due_at=number("due"),
         cancel_at=number("cancel"),
+        pause_at=_asked_at(fields.get("pause")),
+        paused_at=number("paused_at"),
+        paused=fields.get("paused"),
         failures=int(fields.get("failures", 0)),
         losses=int(fields.get("losses", 0)),
         note=fields.get("note"),
         boot=fields.get("boot"),
         may_run="orphan" in fields,
+        overflow_at=number("widens"),
+        expires_at=number("expires"),
     )
+
+
+def _asked_at(wish: str | None) -> float | None:
+    return None if wish is None else float(json.loads(wish)["since"])
 
 
 def _readable_spec(signed: bytes | None) -> Spec | None:

@@ -15,7 +15,7 @@ KEYS: dict[str, tuple[str, str, str]] = {
         "meta",
         "hash",
         "fleet key id, Redis run id, last tick, lease times, quiet time, storm brake, the "
-        "sweep's place; permanent",
+        "sweep's place, the registry's version, whether a claim met the fleet's limit; permanent",
     ),
     "ids": ("ids", "zset", "every job id, all scores 0, for look-up by prefix; permanent"),
     "recent": ("recent", "list", "the ids that were submitted last, newest first; permanent"),
@@ -31,6 +31,13 @@ KEYS: dict[str, tuple[str, str, str]] = {
         "the verdict; scheduled: when due); permanent",
     ),
     "queue": ("queue:", "zset", "per queue: queued job ids by priority and time; permanent"),
+    "queues": (
+        "queues",
+        "zset",
+        "the queues of needs by their last use; out after a day; permanent",
+    ),
+    "overflow": ("overflow", "zset", "ids by when they leave a preferred host's queue; permanent"),
+    "expiring": ("expiring", "zset", "ids by when they fail if nobody took them; permanent"),
     "nudges": ("k:", "list", "per queue: Celery messages, each a nudge to claim; permanent"),
     "job": ("job:", "hash", "the record; pruned"),
     "spec": ("spec:", "string", "the signed spec; pruned"),
@@ -39,6 +46,7 @@ KEYS: dict[str, tuple[str, str, str]] = {
     "log": ("log:", "stream", "head and tail of the output, by byte position; pruned"),
     "done": ("done:", "stream", "one entry when the job ended, for those who wait; TTL 60 s"),
     "dependents": ("dependents:", "set", "jobs that come after this one; pruned"),
+    "companions": ("companions:", "set", "jobs that are to run on this one's host; pruned"),
     "followers": ("followers:", "set", "replies that want the live output; TTL 7 d, pruned"),
     "reply": ("reply:", "stream", "output sent to one follower; TTL 120 s"),
     "ack": ("ack:", "string", "position up to which that follower has read; TTL 30 s"),
@@ -48,6 +56,11 @@ KEYS: dict[str, tuple[str, str, str]] = {
     "host": ("host:", "hash", "registration, heartbeat and facts of a host; permanent"),
     "active": ("active:", "set", "per host: ids of jobs that it is running; permanent"),
     "by_host": ("by_host:", "zset", "per host: job ids by the instant of their claim; permanent"),
+    "stats": (
+        "stats:",
+        "hash",
+        "per day and hour: how many attempts ended how, by host and kind; TTL 400 d and 49 h",
+    ),
     "control": ("control:", "list", "per host: cancels and requests for output; TTL 120 s"),
 }
 

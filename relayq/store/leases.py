@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Any
+
+import redis
 
 from relayq.model.jobs import ENDS, JobState, Token
-from relayq.store.scripts import Scripts
+from relayq.store.keys import Keys
+from relayq.store.scripts import Scripts, broker_errors
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +63,23 @@ class Claim:
     replies: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Registry:
+    """The queues of needs at a version; the labels that the fleet gave a host, its former names."""
+
+    version: str
+    queues: tuple[str, ...]
+    labels: str
+    names: tuple[str, ...] = ()
+
+
 class Leases:
     """The right of running attempts to their jobs."""
 
-    def __init__(self, scripts: Scripts) -> None:
+    def __init__(self, connection: redis.Redis, keys: Keys, scripts: Scripts) -> None:
+        # redis-py types an answer as the union of what every protocol version may give.
+        self._connection: Any = connection
+        self._keys = keys
         self._scripts = scripts
 
     def claim(
@@ -72,16 +90,25 @@ class Leases:
         uid: str,
         lease: float,
         nudged: bool = False,
+        wants: Sequence[str] = (),
+        registry: str = "",
+        max_running: int = 0,
+        patience: float | None = None,
     ) -> Claim | str:
-        """Take the first job of these queues, or return "none" or "replaced".
+        """Take the first job of these queues, or say why there is none.
 
+        "none"; "replaced"; "barred": the host is drained or paused; "full": the whole fleet runs
+        `max_running` jobs; "queues": there are other queues of needs than in version `registry`.
+        `wants` has for each queue what its jobs take of the host, after a "!" if that isn't free;
+        after `patience` seconds, by default a lease, others no longer get it before such a job.
         `nudged` says that a nudge was taken off a queue for this claim.
         """
+        rest = [part for pair in zip_longest(queues, wants, fillvalue="") for part in pair]
         word = b"again"
         while word == b"again":
             answer = self._scripts.call(
                 "claim",
-                queues,
+                rest,
                 host=who.host,
                 install=who.install,
                 boot=who.boot,
@@ -89,6 +116,9 @@ class Leases:
                 uid=uid,
                 lease=lease,
                 nudged="1" if nudged else "",
+                registry=registry,
+                max_running=max_running,
+                patience=lease if patience is None else patience,
             )
             word = answer[0]
         if word != b"claimed":
@@ -102,15 +132,33 @@ class Leases:
             replies=tuple(reply.decode() for reply in replies),
         )
 
+    def registry(self, host: str) -> Registry:
+        """Return the queues of needs that there are, and what the fleet says of this host."""
+        pipe = self._connection.pipeline(transaction=False)
+        # The version first: what is newer is heard of by the next claim.
+        pipe.hget(self._keys("meta"), "queues")
+        pipe.zrange(self._keys("queues"), 0, -1)
+        pipe.hmget(self._keys("host", host), "labels", "was")
+        with broker_errors():
+            version, queues, (labels, names) = pipe.execute()
+        return Registry(
+            version=(version or b"0").decode(),
+            queues=tuple(queue.decode() for queue in queues),
+            labels=(labels or b"").decode(),
+            names=tuple(names.decode().split(",")) if names else (),
+        )
+
     def beat(
         self,
         who: Registration,
         tokens: Iterable[tuple[Token, str]],
         *,
         lease: float,
-        facts: str = "",
+        load: str = "",
     ) -> tuple[str, list[str]]:
-        """Renew the leases of these (token, phase) pairs; with `facts`, the host's heartbeat too.
+        """Renew the leases of these (token, phase) pairs; with `load`, the host's heartbeat too.
+
+        `load` is JSON: what changes from beat to beat.
 
         Returns "ok", "replaced" or "unregistered", and for each token "ok", "cancel" or "stale".
         A phase "started" marks the attempt as started: its process may start once that was
@@ -126,7 +174,7 @@ class Leases:
             install=who.install,
             boot=who.boot,
             lease=lease,
-            facts=facts,
+            load=load,
         )
         word, *words = (part.decode() for part in answer)
         return word, words
@@ -214,7 +262,9 @@ class Leases:
         keep: Keep | None = None,
         limit: int = 100,
     ) -> list[tuple[str, str]]:
-        """Do what time asks for; returns (word, id) pairs: expired, judged, due, pruned.
+        """Do what time asks for; returns (word, id) pairs.
+
+        Words are expired, judged, due, widened, unclaimed and pruned.
 
         Without `times` those count that a worker used last: who only waits mustn't change them.
         Without `keep` nothing is pruned. Each sort of thing is done for `limit` jobs at most.

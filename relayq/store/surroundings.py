@@ -45,6 +45,12 @@ class Places:
             orphan=orphan.decode().partition(" ")[0] if orphan else None,
         )
 
+    def oldest_queued(self) -> float | None:
+        """Return when the job was queued that waits the longest, None if none does."""
+        with broker_errors():
+            first = self._connection.zrange(self._keys("state", "queued"), 0, 0, withscores=True)
+        return float(first[0][1]) if first else None
+
     def running_on(self, hosts: Sequence[str]) -> dict[str, tuple[str, ...]]:
         """Return for each of the hosts the ids that it runs."""
         pipe = self._connection.pipeline(transaction=False)

@@ -23,9 +23,12 @@ _BATCH = 100
 #: How many indices a step looks at: most names are those of a few jobs.
 _INDICES_A_STEP = 50
 #: Keys whose members must be jobs that say so themselves.
-_INDICES = ("ids", "state", "queue", "active", "by_host", "name", "group", "hosts")
+_INDICES = (
+    *("ids", "state", "queue", "queues", "active", "by_host", "name", "group", "hosts"),
+    *("overflow", "expiring", "companions"),
+)
 #: Keys that are one job's, whether its record is still there or not.
-_OF_A_JOB = ("job", "spec", "outcome", "late", "log", "dependents")
+_OF_A_JOB = ("job", "spec", "outcome", "late", "log", "dependents", "companions")
 
 
 class Sweep:
@@ -82,7 +85,7 @@ class Sweep:
             name, suffix = self._keys.parts(key.decode())
             if name in _INDICES:
                 place.indices.append([name, suffix])
-            elif name in _OF_A_JOB:
+            if name in _OF_A_JOB:
                 jobs[suffix] = None
             elif name in ("host", "unique"):
                 work.setdefault((name, ""), []).append(suffix)

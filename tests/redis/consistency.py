@@ -11,7 +11,14 @@ from relayq.store import Store
 from relayq.store.keys import KEYS
 
 HELD = {JobState.RUNNING, JobState.LOST}
-INDICES = ("ids", "state", "queue", "by_host", "active", "name", "group")
+#: Index -> the field of a record that says where the job belongs there. The registry has no jobs.
+WORDS = {"name": "name", "group": "group", "companions": "with"}
+INDICES = (
+    *("ids", "state", "queue", "by_host", "active", "overflow", "expiring"),
+    *WORDS,
+)
+#: States before a claim.
+UNCLAIMED = {JobState.WAITING, JobState.SCHEDULED, JobState.QUEUED}
 
 
 def problems(store: Store) -> list[str]:
@@ -22,6 +29,8 @@ def problems(store: Store) -> list[str]:
         *_left_over(found),
         *_indices(found),
         *_queues(found),
+        *_beside(found),
+        *_in_time(found),
         *_active(found),
         *_names(found),
         *_unique(found),
@@ -35,7 +44,7 @@ class Found:
 
     records: dict[str, Mapping[str, str]] = field(default_factory=dict)
     members: dict[str, dict[str, set[str]]] = field(
-        default_factory=lambda: {name: {} for name in INDICES}
+        default_factory=lambda: {name: {} for name in (*INDICES, "queues")}
     )
     #: unique key -> the job that has it
     holders: dict[str, str] = field(default_factory=dict)
@@ -64,10 +73,11 @@ def _read(store: Store) -> tuple[Found, list[str]]:
             pipe.hgetall(key)
         elif name == "unique":
             pipe.get(key)
-        elif name == "active":
-            pipe.smembers(key)
-        elif name in INDICES:
-            pipe.zrange(key, 0, -1)
+        elif name in found.members:
+            if type_ == b"set":
+                pipe.smembers(key)
+            else:
+                pipe.zrange(key, 0, -1)
         else:
             continue
         wanted.append((name, suffix))
@@ -128,6 +138,7 @@ def _indices(found: Found) -> Iterator[str]:
 
 
 def _queues(found: Found) -> Iterator[str]:
+    registry = found.members["queues"].get("", set())
     queued: dict[str, set[str]] = {name: set() for name in found.members["queue"]}
     for id, record in found.records.items():
         if record["state"] == JobState.QUEUED:
@@ -136,6 +147,43 @@ def _queues(found: Found) -> Iterator[str]:
         listed = found.members["queue"].get(name, set())
         if listed != actual:
             yield f"queue {name} differs from the queued records by {listed ^ actual}"
+        if actual and name.startswith("needs.") and name not in registry:
+            yield f"queue {name} isn't in the registry"
+    for name in registry:
+        if not name.startswith("needs."):
+            yield f"the registry has {name}"
+
+
+def _beside(found: Found) -> Iterator[str]:
+    """Whether each queued job that goes with another one waits for that one's host."""
+    for id, record in found.records.items():
+        if "with" not in record or record["state"] != JobState.QUEUED:
+            continue
+        leader = found.records.get(record["with"], {})
+        queue = f"with.{record['with']}"
+        if "host" in leader:
+            queue = record["narrow"].replace("HOST", leader["host"])
+        elif not leader or JobState(leader["state"]).is_final:
+            yield f"{id} waits for the host of {record['with']}, which has none"
+        if record["queue"] != queue:
+            yield f"{id} is on {record['queue']} instead of {queue}"
+
+
+def _in_time(found: Found) -> Iterator[str]:
+    """Whether time will act on the jobs that it is to act on, and on no others."""
+    widening = {id for id, r in found.records.items() if r["state"] == "queued" and "widens" in r}
+    if wrong := widening ^ found.members["overflow"].get("", set()):
+        yield f"overflow differs from the records by {wrong}"
+    expiring = {
+        id
+        for id, r in found.records.items()
+        if "expires" in r and "attempt" not in r and r["state"] in UNCLAIMED
+    }
+    if wrong := expiring ^ found.members["expiring"].get("", set()):
+        yield f"expiring differs from the records by {wrong}"
+    for id, record in found.records.items():
+        if "widens" in record and record["state"] != JobState.QUEUED:
+            yield f"{id} is {record['state']} and is still to widen"
 
 
 def _active(found: Found) -> Iterator[str]:
@@ -150,11 +198,13 @@ def _active(found: Found) -> Iterator[str]:
 
 
 def _names(found: Found) -> Iterator[str]:
-    for index in ("name", "group"):
+    for index, field_ in WORDS.items():
         named: dict[str, set[str]] = {}
         for id, record in found.records.items():
-            if index in record:
-                named.setdefault(record[index], set()).add(id)
+            # Nothing stays of a job, but the name that others know it by.
+            is_left = index == "companions" and record.get(field_) not in found.records
+            if field_ in record and not is_left:
+                named.setdefault(record[field_], set()).add(id)
         listed = found.members[index]
         for word in named.keys() | listed.keys():
             if wrong := named.get(word, set()) ^ listed.get(word, set()):

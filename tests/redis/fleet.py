@@ -173,11 +173,11 @@ class FleetHost:
         return token
 
     def beat(
-        self, *tokens: Token, phase: str = "started", lease: float = LEASE, facts: str = ""
+        self, *tokens: Token, phase: str = "started", lease: float = LEASE, load: str = ""
     ) -> list[str]:
         """Renew, and return a word for each token."""
         pairs = [(token, phase) for token in tokens]
-        word, words = self.fleet.store.leases.beat(self.who, pairs, lease=lease, facts=facts)
+        word, words = self.fleet.store.leases.beat(self.who, pairs, lease=lease, load=load)
         assert word == "ok", word
         return words
 

@@ -29,11 +29,31 @@ class Known:
     unstarted: int = 0
     #: Ever retried by a person who said that the old attempt is gone.
     forced: bool = False
+    #: Where it waits: a queue, or for the host of this job (`leader`).
+    queue: str = "any"
+    leader: str | None = None
+    #: When it fails if nobody took it, and when it leaves the host that it prefers.
+    expires_at: float | None = None
+    widens_at: float | None = None
+    #: How long it waits for that host, each time that it is queued; None once it has widened.
+    overflow: float | None = None
+    attempts: int = 0
 
     def go(self, state: JobState) -> None:
         """Change the state, which must be one of the moves."""
         assert state is self.state or state in MOVES[self.state], f"{self.state} -> {state}"
         self.state = state
+
+    def enter(self, now: float) -> None:
+        """Begin to wait, from now on."""
+        self.widens_at = None if self.overflow is None else now + self.overflow
+
+    def widen(self, now: float) -> None:
+        """Leave the host that it preferred."""
+        assert self.state is QUEUED
+        assert self.widens_at is not None
+        assert self.widens_at <= now
+        self.queue, self.overflow, self.widens_at = "any", None, None
 
     def holds(self, token: Token) -> bool:
         """Whether the token is that of the current attempt."""
@@ -74,6 +94,8 @@ class Machine:
     permit: float = 0.0
     #: When the link came back.
     healed_at: float = -1e9
+    drained: bool = False
+    paused_until: float = 0.0
     known: dict[Token, str] = field(default_factory=dict)
     #: In the order of their start: ids are random, and a story must be repeatable.
     processes: dict[Token, None] = field(default_factory=dict)

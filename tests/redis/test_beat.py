@@ -164,7 +164,7 @@ def test_a_beat_with_facts_is_the_hosts_heartbeat(fleet, store):
     host = fleet.host()
     fleet.clock.advance(50)
 
-    host.beat(facts=json.dumps({"os": "linux", "load": 3}))
+    host.beat(load=json.dumps({"os": "linux", "load": 3}))
 
     [known] = store.hosts.list(online_within=60)
     assert known.facts["load"] == 3

@@ -60,6 +60,21 @@ def test_a_submit_with_a_taken_key_returns_the_job_that_has_it(job):
     assert len(job.list()) == 2
 
 
+@pytest.mark.parametrize("limit", [1, 2, 50])
+def test_the_jobs_of_a_host_are_found_among_many_others(fleet, job, monkeypatch, limit):
+    monkeypatch.setattr("relayq.store.jobs._SCANNED", 2)
+    fleet.host("pi4")
+    first = job.run("true", host="pi4")
+    job.submit_many(["true"] * 5)
+    waiting = job.run("true", host="pi4", after=[first])
+    scheduled = job.run("true", host="pi4", delay=60)
+    job.submit_many([{"cmd": "true", "delay": 60}] * 5)
+
+    found = [record.id for record in job.list(host="pi4", limit=limit)]
+
+    assert found == [scheduled.id, waiting.id, first.id][:limit]
+
+
 @pytest.mark.parametrize("due", [{"delay": 60}, {"due_at": 4e9}])
 def test_a_job_may_be_due_later(job, due):
     assert job.run("true", **due).state == "scheduled"

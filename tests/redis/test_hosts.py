@@ -2,7 +2,7 @@
 
 import pytest
 
-from relayq.errors import NoSuchHost
+from relayq.errors import Conflict, NoSuchHost
 from relayq.model.jobs import JobState
 from relayq.store.leases import Registration
 from tests.redis.fleet import LEASE, FleetHost
@@ -46,7 +46,7 @@ def test_a_name_is_free_once_its_holder_was_silent_for_a_lease(fleet):
 def test_a_heartbeat_keeps_the_name(fleet):
     host = fleet.host()
     fleet.clock.advance(LEASE - 2)
-    host.beat(facts="{}")
+    host.beat(load="{}")
     fleet.clock.advance(LEASE - 2)
 
     assert another(fleet).register() == ("taken", [])
@@ -186,3 +186,157 @@ def test_garbage_on_the_control_list_is_ignored(fleet, store, garbage):
 
     assert store.hosts.listen("pi4", patience=0.1) is None
     assert store.hosts.listen("pi4", patience=0.1) == {"op": "first"}
+
+
+# What a host says of itself, and what the fleet says of it
+
+
+def the_host(store, name="pi4"):
+    return next(host for host in store.hosts.list(online_within=60) if host.name == name)
+
+
+def test_a_beat_brings_the_load_and_leaves_the_facts(fleet, store):
+    host = fleet.host()
+
+    host.beat(load='{"load": 0.5, "courtesy": {"state": "frozen", "reason": "on battery"}}')
+
+    seen = the_host(store)
+    assert (seen.os, seen.load) == ("linux", 0.5)
+    assert seen.standing == ("paused", "on battery")
+
+
+def test_facts_are_published_anew_by_who_has_the_name(fleet, store):
+    host = fleet.host()
+    host.beat(load='{"load": 0.5}')
+
+    assert store.hosts.publish(host.who, {"os": "linux", "capabilities": ["ffmpeg"]})
+    assert the_host(store).capabilities == ("ffmpeg",)
+    assert the_host(store).load == 0.5
+
+    assert not store.hosts.publish(another(fleet).who, {"os": "darwin"})
+    assert the_host(store).os == "linux"
+
+
+def test_labels_of_the_fleet_lie_over_those_of_the_host(fleet, store):
+    host = fleet.host()
+    store.hosts.publish(host.who, {"labels": ["slow", "pi"]})
+
+    assert store.hosts.label("pi4", ["+heavy", "-slow"]) == "+heavy,-slow"
+    assert the_host(store).labels == ("heavy", "pi")
+
+    store.hosts.publish(host.who, {"labels": ["slow"]})
+    assert the_host(store).labels == ("heavy",)
+    assert store.hosts.label("pi4", ["=slow", "=heavy"]) == ""
+    assert the_host(store).labels == ("slow",)
+
+
+def test_labels_outlive_a_restart_and_a_change_tells_the_hosts_to_look(fleet, store):
+    host = fleet.host()
+    before = store.leases.registry("pi4").version
+
+    store.hosts.label("pi4", ["+heavy"])
+    host.register()
+
+    assert store.leases.registry("pi4").labels == "+heavy"
+    assert store.leases.registry("pi4").version != before
+    with pytest.raises(NoSuchHost):
+        store.hosts.label("pi5", ["+heavy"])
+
+
+def test_a_drained_host_is_given_nothing_until_it_is_undrained(fleet, store):
+    host = fleet.host()
+    running = host.start(fleet.submit())
+
+    assert store.hosts.drain("pi4", reason="a new disk", who="me@here")
+    assert not store.hosts.drain("pi4", reason="a newer disk")
+    assert not store.hosts.drain("pi4")
+
+    id = fleet.submit()
+    assert host.ask() == "barred"
+    assert host.beat(running) == ["ok"]
+    assert the_host(store).standing == ("draining", "a newer disk")
+    host.finish(running)
+    assert the_host(store).standing == ("drained", "a newer disk")
+    assert host.register()[0] == "ok"
+    assert host.ask() == "barred"
+
+    assert store.hosts.drain("pi4", undo=True)
+    assert not store.hosts.drain("pi4", undo=True)
+    assert host.claim().id == id
+    assert the_host(store).drained_at is None
+
+
+def test_a_host_that_never_registered_cannot_be_drained(store):
+    with pytest.raises(NoSuchHost):
+        store.hosts.drain("pi5")
+    assert store.hosts.names() == set()
+
+
+def away(store, fleet, name):
+    store.connection.hset(fleet.key("host", name), "seen", fleet.now() - LEASE - 1)
+
+
+def test_a_host_is_forgotten_once_it_is_gone_and_owes_nothing(fleet, store):
+    host = fleet.host()
+    with pytest.raises(Conflict, match="pi4 is online"):
+        store.hosts.dismiss("pi4", lease=LEASE)
+
+    token = host.start(fleet.submit())
+    away(store, fleet, "pi4")
+    with pytest.raises(Conflict, match="jobs that run there"):
+        store.hosts.dismiss("pi4", lease=LEASE)
+
+    host.finish(token)
+    waiting = fleet.submit(host="pi4")
+    with pytest.raises(Conflict, match="jobs wait for pi4"):
+        store.hosts.dismiss("pi4", lease=LEASE)
+
+    fleet.cancel(waiting)
+    store.hosts.dismiss("pi4", lease=LEASE)
+    assert store.hosts.names() == set()
+    assert fleet.record(token.id).host == "pi4"
+    with pytest.raises(NoSuchHost):
+        store.hosts.dismiss("pi4", lease=LEASE)
+    assert host.register() == ("ok", [])
+
+
+def test_a_host_for_which_alone_a_job_with_needs_waits_is_not_forgotten(fleet, store):
+    fleet.host("other")
+    fleet.host().park()
+    fleet.submit(on=("other", "pi4"), needs=("ffmpeg",))
+    fleet.submit(on=("pi4x",), needs=("ffmpeg",))
+    alone = fleet.submit(needs=("ffmpeg",), on=("pi4",))
+
+    with pytest.raises(Conflict, match="jobs wait for pi4"):
+        store.hosts.dismiss("pi4", lease=LEASE)
+
+    fleet.cancel(alone)
+    store.hosts.dismiss("pi4", lease=LEASE)
+    assert store.hosts.names() == {"other"}
+
+
+def test_a_host_that_stopped_on_purpose_can_be_forgotten_at_once(fleet, store):
+    fleet.host().park()
+
+    store.hosts.dismiss("pi4", lease=LEASE)
+
+    assert store.hosts.names() == set()
+
+
+def test_the_heir_of_a_host_goes_by_all_of_its_names(fleet, store):
+    for name in ("old", "older", "new"):
+        fleet.host(name)
+    for name, heir in (("older", "old"), ("old", "new")):
+        away(store, fleet, name)
+        store.hosts.dismiss(name, lease=LEASE, heir=heir)
+
+    assert store.hosts.names() == {"new"}
+    assert the_host(store, "new").aliases == ("old", "older")
+
+
+def test_a_host_has_no_heir_that_nobody_knows(fleet, store):
+    fleet.host("old").park()
+
+    with pytest.raises(NoSuchHost, match="new"):
+        store.hosts.dismiss("old", lease=LEASE, heir="new")
+    assert store.hosts.names() == {"old"}

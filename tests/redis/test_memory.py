@@ -108,7 +108,7 @@ def test_a_beat_keeps_the_lease_and_starts_what_was_claimed(fleet, fill_memory):
     fill_memory()
     fleet.clock.advance(50)
 
-    assert host.beat(running, claimed, facts='{"load": 1}') == ["ok", "ok"]
+    assert host.beat(running, claimed, load='{"load": 1}') == ["ok", "ok"]
 
     fleet.clock.advance(50)
     assert fleet.tick() == []
@@ -120,7 +120,7 @@ def test_an_idle_host_stays_online(fleet, store, fill_memory):
     fleet.clock.advance(50)
     fill_memory()
 
-    host.beat(facts='{"load": 1}')
+    host.beat(load='{"load": 1}')
 
     [seen] = store.hosts.list(online_within=30)
     assert seen.is_online

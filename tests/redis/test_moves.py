@@ -1,18 +1,16 @@
 """MOVES is the whole truth: every script, in every state, makes its moves and no others."""
 
 import random
-import secrets
-from collections import deque
 from contextlib import suppress
 
 import pytest
 
-from relayq.errors import Conflict, NoSuchJob
+from relayq.errors import Conflict
 from relayq.model.jobs import ENDS, FINAL, MOVES, JobState, Token
-from relayq.store.leases import Claim
 from tests.redis.consistency import problems
-from tests.redis.fleet import KEEP, Fleet, spec
+from tests.redis.fleet import Fleet
 from tests.redis.scenes import reach
+from tests.redis.walk import Walk
 
 WAITING, SCHEDULED, QUEUED = JobState.WAITING, JobState.SCHEDULED, JobState.QUEUED
 RUNNING, LOST, NEEDS_HUMAN = JobState.RUNNING, JobState.LOST, JobState.NEEDS_HUMAN
@@ -138,148 +136,6 @@ def test_the_table_above_makes_arrows_of_moves_only():
     ]
 
     assert not wrong
-
-
-class Walk:
-    """Does random things to a fleet, and watches each job's state."""
-
-    def __init__(self, fleet: Fleet, seed: int) -> None:
-        self.fleet = fleet
-        self.random = random.Random(seed)
-        self.hosts = [fleet.host(name) for name in ("pi4", "mini")]
-        self.tokens: list[Token] = []
-        self.story: deque[str] = deque(maxlen=15)
-        self.submitted = 0
-        #: What is known of all jobs; whoever steps looks again after each step.
-        self.states: dict[str, JobState] = {}
-
-    def look(self) -> dict[str, JobState]:
-        """Return the state of every job by the indices, which agree with the records."""
-        pipe = self.fleet.store.connection.pipeline(transaction=False)
-        for state in JobState:
-            pipe.zrange(self.fleet.key("state", state), 0, -1)
-        indices = zip(JobState, pipe.execute(), strict=True)
-        self.states = {id.decode(): state for state, ids in indices for id in ids}
-        return self.states
-
-    def step(self) -> None:
-        act = self.random.choices(list(WEIGHTS), weights=list(WEIGHTS.values()))[0]
-        said = getattr(self, act)()
-        self.story.append(f"{act} {said}")
-
-    def job(self) -> str:
-        return self.random.choice(sorted(self.states) or ["nosuchjob000"])
-
-    def token(self) -> Token:
-        """Return a token, mostly a recent one, sometimes one that never was."""
-        if not self.tokens or self.random.random() < 0.03:
-            return Token(self.job(), 1, "another uid")
-        recent = self.tokens[-6:] if self.random.random() < 0.7 else self.tokens
-        return self.random.choice(recent)
-
-    def submit(self):
-        known = sorted(self.states)
-        self.submitted += 1
-        after = self.random.sample(known, min(len(known), self.random.choice([0, 0, 1, 2])))
-        one = spec(
-            id=f"{self.submitted:012}",
-            host=self.random.choice([None, None, "pi4", "mini"]),
-            priority=self.random.randint(1, 10),
-            on_lost=self.random.choice(["retry", "ask", "fail"]),
-            due_at=self.fleet.now() + 100 if self.random.random() < 0.2 else None,
-            after=tuple(after),
-            name=self.random.choice([None, "encode"]),
-            group=self.random.choice([None, "films"]),
-            unique=self.random.choice([None, None, "a", "b"]),
-        )
-        return one.id, self.fleet.dispatcher.submit([one])
-
-    def claim(self):
-        host = self.random.choice(self.hosts)
-        claim = host.ask()
-        if isinstance(claim, Claim):
-            self.tokens.append(claim.token)
-            if self.random.random() < 0.7:
-                return claim.token, host.beat(claim.token)
-        return claim
-
-    def beat(self):
-        tokens = dict.fromkeys(self.token() for _ in range(self.random.randint(1, 4)))
-        phase = self.random.choice(["claimed", "started"])
-        return list(tokens), phase, self.random.choice(self.hosts).beat(*tokens, phase=phase)
-
-    def finish(self):
-        token, state = self.token(), self.random.choice(sorted(ENDS))
-        return token, state, self.hosts[0].finish(token, state)
-
-    def release(self):
-        token = self.token()
-        return token, self.hosts[0].release(token)
-
-    def lose(self):
-        token = self.token()
-        return token, self.hosts[0].lose(token)
-
-    def park(self):
-        host = self.random.choice(self.hosts)
-        return host.park(self.token(), duration=100)
-
-    def reboot(self):
-        i = self.random.randrange(len(self.hosts))
-        self.hosts[i] = self.hosts[i].rebooted(secrets.token_hex(4))
-        return self.hosts[i].register()
-
-    def cancel(self):
-        id = self.job()
-        return id, id in self.states and self.fleet.cancel(id)
-
-    def retry(self):
-        id, force = self.job(), self.random.random() < 0.5
-        return id, force, id in self.states and self.fleet.retry(id, force=force)
-
-    def move(self):
-        id, host = self.job(), self.random.choice([None, "any", "pi4", "mini"])
-        try:
-            self.fleet.dispatcher.move(id, host=host, priority=self.random.randint(1, 10))
-        except (Conflict, NoSuchJob) as error:
-            return id, error
-        return id, host
-
-    def forget(self):
-        id = self.job()
-        return id, self.fleet.store.jobs.forget([id])
-
-    def resolve(self):
-        id, state = self.job(), self.random.choice([SUCCEEDED, FAILED])
-        return id, id in self.states and self.fleet.resolve(id, state)
-
-    def tick(self):
-        duration = self.random.choice([1, 20, 40, 70, 200])
-        self.fleet.clock.advance(duration)
-        return duration, self.fleet.tick()
-
-    def prune(self):
-        self.fleet.clock.advance(2 * KEEP)
-        return self.fleet.tick()
-
-
-WEIGHTS = {
-    "submit": 20,
-    "claim": 25,
-    "beat": 12,
-    "finish": 15,
-    "release": 3,
-    "lose": 4,
-    "park": 2,
-    "reboot": 1,
-    "cancel": 6,
-    "move": 6,
-    "forget": 2,
-    "retry": 5,
-    "resolve": 3,
-    "tick": 15,
-    "prune": 1,
-}
 
 
 def test_whatever_happens_no_job_makes_a_move_that_is_not_in_moves(fleet, store):

@@ -12,89 +12,25 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    initialize,
     invariant,
-    precondition,
     rule,
     run_state_machine_as_test,
 )
 
 from relayq.model.jobs import FINAL, JobState, Token
-from relayq.store import Store
 from relayq.store.leases import Claim
 from tests.redis.consistency import problems
-from tests.redis.fleet import LEASE, Clock, Fleet
+from tests.redis.fleet import LEASE
 from tests.redis.oracle import BEAT, EXTEND, PARK, PERMIT, Known, Machine
+from tests.redis.people import JOBS, People
 
 QUEUED, RUNNING, LOST = JobState.QUEUED, JobState.RUNNING, JobState.LOST
 NEEDS_HUMAN, SUCCEEDED = JobState.NEEDS_HUMAN, JobState.SUCCEEDED
 FAILED, CANCELLED = JobState.FAILED, JobState.CANCELLED
 
-JOBS = 5
 
-
-class Protocol(RuleBasedStateMachine):
+class Protocol(People):
     """Everything that may happen, one thing at a time."""
-
-    store: Store
-    clock: Clock
-
-    @initialize()
-    def begin(self):
-        self.store.connection.flushdb()
-        self.clock.offset = 0.0
-        self.fleet = Fleet(self.store, self.clock)
-        self.hosts = [Machine(self.fleet.host(name)) for name in ("pi4", "mini")]
-        for host in self.hosts:
-            host.permit = self.now + PERMIT
-        self.jobs: dict[str, Known] = {}
-        self.boots = 1
-
-    @property
-    def now(self) -> float:
-        return self.fleet.now()
-
-    # What people do.
-
-    @precondition(lambda self: len(self.jobs) < JOBS)
-    @rule(on_lost=st.sampled_from(["retry", "ask", "fail"]))
-    def submit(self, on_lost):
-        self.jobs[self.fleet.submit(on_lost=on_lost)] = Known(on_lost)
-
-    @precondition(lambda self: self.jobs)
-    @rule(data=st.data(), seldom=st.booleans())
-    def cancel(self, data, seldom):
-        if seldom:
-            return
-        id, job = self.pick(data)
-        self.fleet.cancel(id)
-        if job.state in (RUNNING, LOST):
-            job.cancelled = True
-        elif job.state not in FINAL:
-            job.go(CANCELLED)
-
-    @precondition(lambda self: any(job.state in FINAL | {NEEDS_HUMAN} for job in self.ours))
-    @rule(data=st.data(), force=st.booleans())
-    def retry(self, data, force):
-        id, job = self.pick(data, lambda job: job.state in FINAL | {NEEDS_HUMAN})
-        running = [host for host in self.hosts if any(t.id == id for t in host.processes)]
-        word, _ = self.fleet.retry(id, force=force)
-        if word == "queued":
-            if running and job.on_lost != "retry":
-                assert force, f"{id} was retried while it may still run"
-                job.forced = True
-            job.queue_again()
-        else:
-            assert word == "orphan"
-            assert not force
-
-    @precondition(lambda self: any(job.state is NEEDS_HUMAN for job in self.ours))
-    @rule(data=st.data(), state=st.sampled_from([SUCCEEDED, FAILED]))
-    def resolve(self, data, state):
-        id, job = self.pick(data, lambda job: job.state is NEEDS_HUMAN)
-        assert self.fleet.resolve(id, state) == state
-        job.go(state)
 
     # What workers do.
 
@@ -107,10 +43,12 @@ class Protocol(RuleBasedStateMachine):
         if isinstance(claim, Claim):
             job = self.jobs[claim.token.id]
             assert job.state is QUEUED, f"claimed what is {job.state}"
+            self.check_place(host, job)
             beside = [t for t in host.processes if t.id == claim.token.id]
             assert not beside or job.on_lost == "retry" or job.forced, f"claimed beside {beside}"
             job.go(RUNNING)
             job.token, job.host, job.started = claim.token, host.speaker.name, False
+            job.attempts, job.widens_at = job.attempts + 1, None
             if answered:
                 host.known[claim.token] = "claimed"
         if not answered:
@@ -140,7 +78,7 @@ class Protocol(RuleBasedStateMachine):
     def run(self, data, on_lost):
         """The usual course, so that most of what is tried happens to running jobs."""
         if len(self.jobs) < JOBS:
-            self.submit(on_lost)
+            self.submit(data, on_lost)
         self.claim(data, True)
         self.start(data, True)
 
@@ -292,20 +230,26 @@ class Protocol(RuleBasedStateMachine):
 
     @rule()
     def tick(self):
-        now = self.now
         for word, id in self.fleet.tick():
             job = self.jobs[id]
-            if word == "expired":
+            if word == "widened":
+                job.widen(self.now)
+            elif word == "unclaimed":
+                assert job.attempts == 0, f"{id} expired after it was claimed"
+                assert job.expires_at is not None
+                assert job.expires_at <= self.now
+                job.go(FAILED)
+                self.end_beside(id)
+            elif word == "expired":
                 assert job.state is RUNNING
                 if job.started and not job.cancelled:
                     job.go(LOST)
                 elif job.started:
                     job.go(self.settled(id))
                 else:
-                    job.judge()
+                    self.judge(job)
             elif word == "judged":
-                job.judge()
-            assert self.fleet.state(id) == job.state, f"{word} at {now}"
+                self.judge(job)
 
     # The invariants.
 
@@ -337,8 +281,10 @@ class Protocol(RuleBasedStateMachine):
         """After everything is healed, every job comes to its end, and nothing is left over."""
         if not hasattr(self, "hosts"):
             return
+        self.resume()
         for host in self.hosts:
-            host.linked = True
+            self.store.hosts.drain(host.speaker.name, undo=True)
+            host.drained, host.linked = False, True
             if host.worker == "dead":
                 host.known = dict.fromkeys([*host.processes, *host.ended], "started")
                 host.followed = False
@@ -350,8 +296,9 @@ class Protocol(RuleBasedStateMachine):
                 self.settle_all(host)
             self.clock.advance(10)
             self.tick()
-        left = {id: job.state for id, job in self.jobs.items()}
-        assert set(left.values()) <= FINAL | {NEEDS_HUMAN}, f"stuck: {left}"
+        ends = FINAL | {NEEDS_HUMAN}
+        stuck = [self.fleet.record(id) for id, job in self.jobs.items() if job.state not in ends]
+        assert not stuck, f"stuck: {stuck}"
         assert not problems(self.store)
 
     def settle_all(self, host: Machine) -> None:
@@ -374,8 +321,10 @@ class Protocol(RuleBasedStateMachine):
         claim = host.speaker.ask()
         if isinstance(claim, Claim):
             job = self.jobs[claim.token.id]
+            self.check_place(host, job)
             job.go(RUNNING)
             job.token, job.host, job.started = claim.token, host.speaker.name, False
+            job.attempts, job.widens_at = job.attempts + 1, None
             [word] = host.speaker.beat(claim.token, phase="started")
             self.learn(claim.token, word)
             host.known[claim.token] = "started"
@@ -383,18 +332,20 @@ class Protocol(RuleBasedStateMachine):
 
     # What the rules share.
 
-    @property
-    def ours(self) -> list[Known]:
-        return list(getattr(self, "jobs", {}).values())
+    def judge(self, job: Known) -> None:
+        job.judge()
+        if job.state is QUEUED:
+            job.enter(self.now)
 
-    def pick(self, data, fits=lambda job: True):
-        ids = [id for id, job in self.jobs.items() if fits(job)]
-        id = ids[data.draw(st.integers(0, len(ids) - 1))]
-        return id, self.jobs[id]
-
-    def pick_host(self, data, fits):
-        fitting = [host for host in self.hosts if fits(host)]
-        return fitting[data.draw(st.integers(0, len(fitting) - 1))] if fitting else None
+    def check_place(self, host: Machine, job: Known) -> None:
+        """Whether this host may claim that job now."""
+        name = host.speaker.name
+        assert not host.drained
+        assert host.paused_until < self.now + 1
+        if job.leader is not None:
+            assert self.jobs[job.leader].host == name
+        else:
+            assert job.queue in ("any", f"host.{name}")
 
     def runs(self, host: Machine) -> bool:
         """Whether processes of this host aren't frozen."""
@@ -434,7 +385,7 @@ class Protocol(RuleBasedStateMachine):
         held = job.holds(token)
         word = host.speaker.lose(token)
         if held:
-            job.judge()
+            self.judge(job)
             assert word == job.state
         else:
             assert word == "stale"

@@ -46,7 +46,7 @@ def test_a_lost_job_says_what_is_known_of_its_host(fleet, job):
     host = fleet.host()
     token = host.start(fleet.submit(on_lost="ask"))
     fleet.store.logs.append(token, 0, frame(STDOUT, 0.0, b"epoch 11\nepoch 12\n\n"))
-    host.beat(token, facts="{}")
+    host.beat(token, load="{}")
     fleet.expire()
     fleet.judge()
 

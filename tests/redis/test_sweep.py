@@ -6,10 +6,11 @@ import pytest
 
 from relayq.dispatch import TEMPLATE
 from relayq.model.jobs import FINAL, JobState
+from relayq.store.keys import KEYS
 from tests.redis.consistency import INDICES, problems
 from tests.redis.fleet import LEASE
-from tests.redis.scenes import reach
-from tests.redis.test_moves import Walk
+from tests.redis.scenes import prefer, reach
+from tests.redis.walk import Walk
 
 DAY = 86_400.0
 
@@ -109,9 +110,10 @@ def test_a_scheduled_job_is_due_when_it_was_before(fleet, store):
 @pytest.mark.parametrize("name", INDICES)
 def test_a_member_that_no_record_has_there_is_removed(fleet, store, name):
     id = reach(fleet, JobState.SUCCEEDED)
-    suffix = {"state": "queued", "ids": "", "active": "pi4"}.get(name, "elsewhere")
+    suffixes = {"state": "queued", "active": "pi4", "companions": id}
+    suffix = suffixes.get(name, "elsewhere" if store.keys(name).endswith(":") else "")
     for member in ("nosuchjob000", b"\xff\x00", *([id] if name != "ids" else [])):
-        if name == "active":
+        if KEYS[name][1] == "set":
             store.connection.sadd(fleet.key(name, suffix), member)
         else:
             store.connection.zadd(fleet.key(name, suffix), {member: 1})
@@ -119,6 +121,91 @@ def test_a_member_that_no_record_has_there_is_removed(fleet, store, name):
     sweep(store)
 
     assert problems(store) == []
+
+
+def test_a_queue_that_the_registry_lost_is_heard_of_again(fleet, store):
+    id = fleet.submit(needs=("ffmpeg",))
+    before = store.leases.registry("pi4").version
+    store.connection.delete(fleet.key("queues"))
+
+    assert sweep(store) == [("entered", id)]
+
+    registry = store.leases.registry("pi4")
+    assert registry.queues == ("needs.ffmpeg",)
+    assert registry.version != before
+
+
+def test_what_is_no_queue_of_needs_leaves_the_registry(fleet, store):
+    store.connection.zadd(fleet.key("queues"), {"nonsense": 2e9})
+    before = store.leases.registry("pi4").version
+
+    assert sweep(store) == [("removed", "nonsense")]
+
+    registry = store.leases.registry("pi4")
+    assert registry.queues == ()
+    assert registry.version != before
+
+
+def test_a_job_that_prefers_a_host_widens_after_the_sweep(fleet, store):
+    id = prefer(fleet, "pi4", overflow=20)
+    store.connection.delete(fleet.key("overflow"))
+
+    assert sweep(store) == [("entered", id)]
+
+    fleet.tick()
+    fleet.clock.advance(21)
+    assert fleet.tick() == [("widened", id)]
+
+
+@pytest.mark.parametrize("state", [JobState.QUEUED, JobState.WAITING, JobState.SCHEDULED])
+def test_a_job_that_expires_does_so_after_the_sweep(fleet, store, state):
+    id = reach(fleet, state, expires=60)
+    store.connection.delete(fleet.key("expiring"))
+
+    assert sweep(store) == [("entered", id)]
+
+    fleet.tick()
+    fleet.clock.advance(61)
+    assert fleet.tick() == [("unclaimed", id)]
+
+
+def test_a_job_beside_another_one_follows_it_after_the_sweep(fleet, store):
+    host, leader = fleet.host(), fleet.submit()
+    beside = fleet.submit(with_job=leader)
+    store.connection.delete(fleet.key("companions", leader))
+
+    assert sweep(store) == [("entered", beside)]
+
+    host.claim(leader)
+    assert fleet.record(beside).queue == "host.pi4"
+
+
+def test_a_job_whose_leader_was_claimed_unseen_goes_there(fleet, store):
+    host, leader = fleet.host(), fleet.submit()
+    beside = fleet.submit(with_job=leader)
+    store.connection.delete(fleet.key("companions", leader))
+    host.claim(leader)
+
+    sweep(store)
+
+    assert fleet.record(beside).queue == "host.pi4"
+    assert [nudge["headers"]["id"] for nudge in fleet.nudges("host.pi4")] == [beside]
+
+
+@pytest.mark.parametrize("options", [{}, {"due_at": 4e9}, {"after": True}])
+def test_a_job_whose_leader_ended_unseen_without_a_host_fails(fleet, store, options):
+    leader = fleet.submit(host="asleep")
+    if "after" in options:
+        options = {"after": (fleet.submit(host="asleep"),)}
+    beside = fleet.submit(with_job=leader, **options)
+    child = fleet.submit(after=(beside,))
+    store.connection.delete(fleet.key("companions", leader))
+    fleet.cancel(leader)
+
+    assert ("failed", beside) in sweep(store)
+
+    assert fleet.states(beside, child) == [JobState.FAILED, JobState.FAILED]
+    assert fleet.record(beside).reason == "upstream"
 
 
 @pytest.mark.parametrize("state", list(JobState))
@@ -257,9 +344,8 @@ def test_after_any_damage_a_sweep_makes_records_and_indices_agree(fleet, store):
 
         sweep(store)
 
-        assert problems(store) == [], f"seed {seed}"
-        for host in walk.hosts:  # by now they may have been away for 90 days
-            host.register()
+        assert problems(store) == [], f"seed {seed}: {problems(store)}"
+        walk.welcome_back()
 
 
 def test_after_any_damage_every_job_that_is_left_still_ends(fleet, store):
@@ -272,18 +358,28 @@ def test_after_any_damage_every_job_that_is_left_still_ends(fleet, store):
     damage(store, walk.random)
     sweep(store)
 
-    hosts = [fleet.host(name) for name in ("pi4", "mini")]
+    for host in walk.hosts:
+        host.register()
+        store.hosts.drain(host.name, undo=True)
+        store.pauses.resume(host=host.name)
+    store.pauses.resume()
     for _ in range(300):
         fleet.clock.advance(LEASE - 1)
         fleet.tick()
-        for host in hosts:
-            if not isinstance(claim := host.ask(), str):
-                host.beat(claim.token)
-                host.finish(claim.token)
+        walk.serve()
 
-    left = {record.state for record in store.jobs.list(limit=1000)} - FINAL
-    assert left <= {JobState.NEEDS_HUMAN, JobState.WAITING}, f"seed {seed}"
-    for record in store.jobs.list(states=[JobState.WAITING], limit=1000):
-        # Each waits for an older job, so the first of them waits for a person.
-        parents = fleet.states(*record.spec.after)
-        assert set(parents) & left, f"seed {seed}: {record.id} waits for {parents}"
+    left = {record.id: record for record in store.jobs.list(limit=1000) if not is_final(record)}
+    for id, record in left.items():
+        match record.state:
+            case JobState.WAITING:  # each for an older job, so the first of them has a reason
+                assert set(record.spec.after) & left.keys(), f"seed {seed}: {id}"
+            case JobState.QUEUED if record.queue.startswith("with."):
+                assert record.queue.removeprefix("with.") in left, f"seed {seed}: {id}"
+            case JobState.QUEUED:
+                assert not walk.is_served(record.queue), f"seed {seed}: {id}"
+            case _:
+                assert record.state is JobState.NEEDS_HUMAN, f"seed {seed}: {id}"
+
+
+def is_final(record):
+    return record.state in FINAL

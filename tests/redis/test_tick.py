@@ -422,7 +422,7 @@ def test_pruning_leaves_nothing_of_a_job(fleet, store):
     fleet.tick()
 
     left = {key.decode() for key in store.connection.keys("*")} - {key.decode() for key in before}
-    known = ("meta", "nudges", "queue")
+    known = ("meta", "nudges", "queue", "stats")
     assert not {key for key in left if not key.startswith(tuple(map(store.keys, known)))}
     assert store.connection.zcard(fleet.key("by_host", "pi4")) == 0
     assert store.connection.zcard(fleet.key("by_host", "mini")) == 0

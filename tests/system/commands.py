@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pty
 import subprocess
 import sys
+import termios
 from contextlib import suppress
 from pathlib import Path
 from select import select
@@ -61,7 +63,14 @@ class Terminal:
         self._main, end = pty.openpty()
         env = {**environ(), "TERM": "xterm", "COLUMNS": str(columns), "LINES": "24", **environ_of}
         self.process = subprocess.Popen(
-            argv(*arguments), env=env, stdin=end, stdout=end, stderr=end, start_new_session=True
+            argv(*arguments),
+            env=env,
+            stdin=end,
+            stdout=end,
+            stderr=end,
+            start_new_session=True,
+            # Only a session's own terminal makes a signal of ^C.
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
         )
         os.close(end)
         self.seen = ""

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -132,6 +132,7 @@ class Host:
     namespace: str
     address: str
     worker: Command | None = field(default=None)
+    path: str = field(default_factory=lambda: os.environ["PATH"])
 
     @property
     def home(self) -> Path:
@@ -146,10 +147,26 @@ class Host:
         return {
             "HOME": str(self.home),
             "RELAYQ_HOME": str(self.relayq_home),
-            "PATH": os.environ["PATH"],
+            "PATH": self.path,
             "PYTHONPATH": str(ROOT),
             "LANG": "C.UTF-8",
+            # The hosts share one machine's CPU: each would stand back for the others' jobs.
+            "RELAYQ_WORKER__CPU_THRESHOLD": "100",
+            **self.fleet.settings,
         }
+
+    def furnish(self, *without: str, **scripts: str) -> None:
+        """Have it find this machine's programs but those named, and these shell scripts."""
+        folder = self.home / "programs"
+        folder.mkdir()
+        self.path = str(folder)
+        for name, script in scripts.items():
+            (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+            (folder / name).chmod(0o755)
+        for place in os.environ["PATH"].split(os.pathsep):
+            for program in Path(place).iterdir() if Path(place).is_dir() else ():
+                if program.name not in without and not os.path.lexists(folder / program.name):
+                    (folder / program.name).symlink_to(program)
 
     def configure(self, worker: str = "", *, key: str | None = None) -> None:
         """Write what a new host is given: config.yml, the broker's password, the fleet's key."""
@@ -214,7 +231,8 @@ class Host:
 class Fleet:
     """The hosts, the network between them, and a transcript of what was typed on them."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Mapping[str, str]) -> None:
+        self.settings = settings
         self.directory = Path(tempfile.mkdtemp(prefix="rq-fleet-", dir="/tmp"))
         self.key = secrets.token_hex(32)
         self.transcript: list[str] = []
@@ -331,9 +349,12 @@ def _kill_all(host: Host) -> list[int]:
 
 
 @contextmanager
-def fleet() -> Iterator[Fleet]:
-    """Run a fleet, with a broker and no other host yet; leave nothing of it."""
-    made = Fleet()
+def fleet(settings: Mapping[str, str] | None = None) -> Iterator[Fleet]:
+    """Run a fleet, with a broker and no other host yet; leave nothing of it.
+
+    `settings` are variables of every command on every host.
+    """
+    made = Fleet(settings or {})
     try:
         made.open()
         yield made

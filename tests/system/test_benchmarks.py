@@ -20,6 +20,8 @@ SUBJECTS = {
     "idle": "idle: resident, worker",
     "shell": "whole process",
     "away": "echo hi, broker 20 ms away",
+    "placement": "200 jobs at once: last end",
+    "views": "whole process, 3 hosts",
 }
 
 
@@ -39,7 +41,7 @@ def test_a_benchmark_measures_relayq(subject, redis7: RedisServer):
 
     assert ran.returncode == 0, ran.stderr
     measured = json.loads(ran.stdout)["figures"]
-    ours = {one["what"] for one in measured if one["who"].startswith("relayq")}
+    ours = {one["what"] for one in measured if one["who"].startswith(("relayq", "pull"))}
     assert SUBJECTS[subject] in ours
     assert all(one["median"] >= 0 for one in measured if one["what"] == SUBJECTS[subject])
 

@@ -16,6 +16,7 @@ pytestmark = pytest.mark.system
 
 def test_a_job_and_its_worker_outlive_a_failover(sentinels: Sentinels, home):
     env = {**os.environ, "RELAYQ_BROKER__URL": sentinels.url, "RELAYQ_WORKER__NAME": "pi4"}
+    env["RELAYQ_WORKER__CPU_THRESHOLD"] = "100"
     relayq = [sys.executable, "-m", "relayq"]
 
     def relayq_says(*arguments):

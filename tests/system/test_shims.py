@@ -614,6 +614,22 @@ def test_a_person_may_freeze_a_job_and_thaw_it(bench):
     assert ended(shim)[0].reason == "cancel"
 
 
+def test_what_a_leader_leaves_has_its_time_after_a_freeze_as_well(bench):
+    script = "sleep 0.3; { sleep 0.6; sleep 0.6; echo end; } & exit 5"
+    shim = bench.start_running("bash", "-c", script, linger=2.0)
+    leader = shim.run_facts().leader
+    until(lambda: not os.path.exists(f"/proc/{leader}"), what="the leader's end")
+
+    shim.freeze()
+    end = clock.boottime() + 3.0
+    until(lambda: clock.boottime() > end, what="more than its time to pass")
+    assert shim.is_alive()
+    shim.thaw()
+
+    record, out, _ = ended(shim)
+    assert (record.code, out) == (5, b"end\n")
+
+
 def test_a_permit_is_never_shortened(bench):
     before = bench.permit.deadline()
 

@@ -11,7 +11,6 @@ import click
 import pytest
 
 from relayq.cli import COMMANDS, logs, options, show, tables, texts
-from relayq.model.hosts import Host
 from relayq.model.jobs import JobRecord, JobState, Outcome, Spec
 from relayq.model.output import STDERR, STDOUT, Frame
 
@@ -198,19 +197,6 @@ def test_json_has_instants_in_utc():
     assert shown["duration"] == 2.5
     assert shown["state"] == "failed"
     assert shown["spec"]["payload"] == {"cmd": "make nightly"}
-
-
-def test_a_host_that_is_away_has_no_load():
-    host = Host("pi4", "i", "b", slots=4, seen_at=1000.0, is_online=True, active=1, finished=9)
-    host = replace(host, facts={"os": "linux", "load": 0.42})
-    away = replace(host, is_online=False, active=0)
-
-    rows = show.host_rows([host, away], now=1042.0)
-
-    assert rows == [
-        ["pi4", "online busy", "1/4", "0.4", "9", "linux", "42s ago"],
-        ["pi4", "offline", "0/4", "-", "9", "linux", "42s ago"],
-    ]
 
 
 @pytest.mark.parametrize(

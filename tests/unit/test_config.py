@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from relayq.cli.config import json_schema
-from relayq.config import KEYS, Config, home_directory, load, problems
+from relayq.config import KEYS, Config, Entry, home_directory, load, problems
 from relayq.errors import ConfigError
 from relayq.parsing import duration, size
 
@@ -305,6 +305,56 @@ def test_yes_and_no_have_several_words(user, word, jitter):
     assert (retry.jitter, retry.factor) == (jitter, 1.5)
 
 
+def test_lists_and_tables_may_be_written_as_such_or_as_text(user):
+    configure(user, "worker: {labels: [heavy, fast, heavy], resources: {cuda: 1, disk: 2}}")
+    in_environment = {
+        "RELAYQ_WORKER__LIMITS": "transcode=1, agent=2",
+        "RELAYQ_WORKER__ALIASES": "a",
+    }
+
+    worker = loaded(user, **in_environment).worker
+
+    assert worker.labels == ("heavy", "fast")
+    assert worker.resources == {"cuda": 1, "disk": 2}
+    assert worker.limits == {"transcode": 1, "agent": 2}
+    assert (worker.aliases, worker.capabilities, worker.weight) == (("a",), (), 1.0)
+
+
+def test_a_list_in_the_environment_replaces_the_one_of_the_file(user):
+    configure(user, "worker: {labels: [heavy]}")
+
+    assert loaded(user, RELAYQ_WORKER__LABELS="slow").worker.labels == ("slow",)
+    assert loaded(user, RELAYQ_WORKER__LABELS="").worker.labels == ()
+
+
+# The hosts
+
+
+def test_each_host_may_have_an_entry(user):
+    configure(
+        user,
+        """\
+hosts:
+  mac-mini: {aliases: [mac], prefer_for: [transcode], capabilities: [xcode], weight: 3}
+  pi4:
+    address: pi@100.64.0.9
+  thinkpad:
+""",
+    )
+
+    config = loaded(user)
+
+    assert config.hosts["mac-mini"] == Entry(("mac",), ("transcode",), ("xcode",), 3.0)
+    assert config.hosts["pi4"].address == "pi@100.64.0.9"
+    assert config.hosts["thinkpad"] == Entry()
+    assert config.origins["hosts.pi4.address"] == "~/.relayq/config.yml:4"
+    assert [config.host_called(name) for name in ("mac", "pi4", "gone")] == [
+        "mac-mini",
+        "pi4",
+        "gone",
+    ]
+
+
 # Errors
 
 
@@ -363,6 +413,21 @@ def test_yes_and_no_have_several_words(user, word, jitter):
         ("retry: {jitter: perhaps}", "retry.jitter: expected yes, no, true, false, on, off"),
         ("retry: {crash_limit: 0}", "retry.crash_limit: expected a whole number from 1 on"),
         ("defaults: {retries: -1}", "defaults.retries: expected a whole number from 0 on"),
+        ("worker: {labels: {a: b}}", "worker.labels: expected one value, got 'key: value'"),
+        ("worker: {labels: [a, [b]]}", "1:22: an item of worker.labels: expected one value"),
+        ("worker: {labels: [no way]}", "worker.labels: expected a label: lower-case letters"),
+        ("worker: {capabilities: '--x'}", "worker.capabilities: expected a capability such as"),
+        ("worker: {resources: [cuda]}", "worker.resources: expected one value, got a list"),
+        ("worker: {resources: cuda}", "worker.resources: expected numbers by name"),
+        ("worker: {resources: {cuda: some}}", "expected a whole number from 0 on, got 'cuda=some'"),
+        ("worker: {resources: {cuda: 1, cuda: 2}}", "'cuda' stands twice in worker.resources"),
+        ("worker: {weight: 0}", "worker.weight: expected more than 0, got '0'"),
+        ("worker: {address: '-oProxyCommand=x'}", "worker.address: expected an address such as"),
+        ("scheduler: {balance: fair}", "scheduler.balance: expected one of pull, least-loaded"),
+        ("hosts: {Mac Mini: {}}", "1:9: 'Mac Mini' can't be a host's name"),
+        ("hosts: {a: {wieght: 2}}", "unknown key 'hosts.a.wieght' (did you mean 'weight'?)"),
+        ("hosts: {a: {weight: much}}", "1:21: hosts.a.weight: expected a number from 0 on"),
+        ("hosts: {a: 5}", "1:12: hosts.a: expected 'key: value', got '5'"),
         ("lease: {lost_max: 1s}", "lease.lost_min (30 s) can't exceed lease.lost_max (1 s)"),
     ],
 )
@@ -371,6 +436,12 @@ def test_an_error_says_file_line_column_and_what_was_expected(user, text, messag
 
     assert refused.startswith("~/.relayq/config.yml:")
     assert message in refused
+
+
+def test_a_name_means_one_host(user):
+    refused = refusal(user, "hosts: {a: {aliases: [x, b]}, b: {aliases: [x]}}")
+
+    assert refused == "hosts: 'x' is the name of more than one host"
 
 
 def test_an_unknown_variable_is_an_error_with_a_suggestion(user):
@@ -507,11 +578,14 @@ def accepts(schema, value) -> bool:
     if "enum" in schema:
         return value in schema["enum"]
     kinds = {"string": str, "number": (int, float), "integer": int, "null": type(None)}
+    kinds |= {"array": list, "object": dict}
     types = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
     if not any(isinstance(value, kinds[kind]) for kind in types):
         return False
     if isinstance(value, str):
         return re.search(schema.get("pattern", ""), value) is not None
+    if isinstance(value, list | dict):
+        return True
     low, high = schema.get("minimum", value), schema.get("maximum", value)
     return value is None or (low <= value <= high and value > schema.get("exclusiveMinimum", -1))
 
@@ -525,6 +599,9 @@ def accepts(schema, value) -> bool:
         ("worker.priority", ["low", None], ["high"]),
         ("logging.level", ["debug", "INFO"], ["loud"]),
         ("defaults.timeout", ["5h", "1h 30m", 90, "90"], ["5 hours", 0, -1]),
+        ("worker.labels", [["heavy", "x-1"], "heavy,fast", None], [5]),
+        ("worker.resources", [{"cuda": 1}, "cuda=1,disk=2", None], [5]),
+        ("worker.weight", [2.5, 1], [0, -1]),
         ("defaults.max_log", ["200MB", "1 MiB", 0], ["lots", "1TB", -1]),
     ],
 )
@@ -540,8 +617,12 @@ def test_the_schema_takes_what_the_loader_takes(user, key, good, bad):
 
 
 def test_the_schema_takes_every_default():
-    properties = json_schema()["properties"]
-    schemas = [properties[s]["properties"][k] for s, _, k in (key.partition(".") for key in KEYS)]
+    schemas = []
+    for key in KEYS:
+        schema = json_schema()
+        for name in key.split("."):
+            schema = schema["properties"][name]
+        schemas.append(schema)
 
     assert [s for s in schemas if "default" in s and not accepts(s, s["default"])] == []
 

@@ -278,3 +278,30 @@ def test_every_state_is_explained():
         explained = why(replace(record(state), attempt=1, host="pi4", reason="exit", exit_code=0))
         assert explained.summary
         assert explained.options
+
+
+def test_what_a_job_asks_is_said_in_words():
+    queue = "needs.camera,ffmpeg,cuda=2,memory_bytes=8000000000,!pi*,on=@heavy|mini"
+
+    explained = why(record(queue=queue, created_at=NOW - 5), hosts=[host()])
+
+    assert explained.summary == (
+        "is queued for 5s (priority normal, for @heavy or mini with camera and ffmpeg and 2 cuda "
+        "and 8.0 GB memory, but not pi*)"
+    )
+
+
+def test_a_drained_host_can_be_undrained():
+    drained = host(drained_at=NOW - 9, drained_reason="new disk")
+
+    explained = why(record(), hosts=[drained])
+
+    assert answers(explained) == {"pi4": ("not now", "drained: new disk")}
+    assert explained.options == ("relayq hosts undrain pi4", "relayq cancel j0b")
+
+
+def test_a_job_beside_one_without_a_host_refers_to_that():
+    explained = why(record(queue="with.l3ad"), hosts=[host()])
+
+    assert "is to run where l3ad does" in answers(explained)["pi4"][1]
+    assert explained.options[0] == "relayq why l3ad"

@@ -1,9 +1,11 @@
 """Hosts as values: their names and queues."""
 
+from dataclasses import replace
+
 import pytest
 
 from relayq import NoSuchHost, Relay
-from relayq.model.hosts import Host, queues_of
+from relayq.model.hosts import Host, capabilities_of, labels_of, queues_of, relabelled
 from relayq.parsing import is_host_name
 
 
@@ -31,6 +33,71 @@ def test_facts_that_a_host_did_not_report_are_empty():
 
     assert (host.os, host.model) == ("", "")
     assert host.facts == {}
+
+
+def standing(**fields):
+    host = Host(name="pi4", install="i", boot="b", slots=2, seen_at=0.0, is_online=True)
+    return replace(host, **fields).standing
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, ("online idle", "")),
+        ({"active": 1}, ("online busy", "")),
+        ({"is_online": False, "active": 1}, ("offline", "")),
+        ({"drained_at": 1.0, "drained_reason": "a new disk"}, ("drained", "a new disk")),
+        ({"drained_at": 1.0, "active": 1}, ("draining", "")),
+        ({"facts": {"courtesy": {"state": "ok", "reason": ""}}}, ("online idle", "")),
+        (
+            {"active": 1, "facts": {"courtesy": {"state": "frozen", "reason": "keyboard"}}},
+            ("paused", "keyboard"),
+        ),
+        ({"facts": {"courtesy": {"state": "no_new_work", "reason": None}}}, ("paused", "")),
+        # What it said last doesn't matter when it is away.
+        ({"is_online": False, "facts": {"courtesy": {"state": "frozen"}}}, ("offline", "")),
+    ],
+)
+def test_how_a_host_stands(fields, expected):
+    assert standing(**fields) == expected
+
+
+def test_what_is_declared_goes_before_what_was_found():
+    found = ["docker", "ffmpeg", "git"]
+
+    assert capabilities_of(found, ["xcode", "-docker"]) == ("ffmpeg", "git", "xcode")
+    assert capabilities_of(found, ["-docker", "docker"]) == ("docker", "ffmpeg", "git")
+    assert capabilities_of([], ["-docker"]) == ()
+
+
+def test_labels_are_the_hosts_own_as_the_fleet_changed_them():
+    assert labels_of(["slow", "pi"], "+heavy,-slow") == ("heavy", "pi")
+    assert labels_of(["slow"], "") == ("slow",)
+    assert labels_of([], "-slow") == ()
+
+
+@pytest.mark.parametrize(
+    ("overlay", "changes", "after"),
+    [
+        ("", ["+heavy"], "+heavy"),
+        ("+heavy", ["-heavy"], "-heavy"),
+        ("+heavy,-slow", ["=heavy", "+fast"], "+fast,-slow"),
+        ("+heavy", ["=heavy"], ""),
+        ("", ["+b", "+a", "-b"], "+a,-b"),
+    ],
+)
+def test_of_each_label_the_last_change_counts(overlay, changes, after):
+    assert relabelled(overlay, changes) == after
+
+
+@pytest.mark.parametrize(
+    ("load", "number"),
+    [(0.5, 0.5), ({"average": 1}, 1.0), ({}, None), (None, None), ("high", None)],
+)
+def test_a_load_is_a_number_if_there_is_one(load, number):
+    host = Host("pi4", "i", "b", slots=2, seen_at=0.0, is_online=True, facts={"load": load})
+
+    assert host.load == number
 
 
 def test_a_name_that_no_host_can_have_is_refused_even_if_the_job_would_wait_for_it():

@@ -50,6 +50,15 @@ FULL = Spec(
     group="films",
     unique="film 1",
     note="for Bob",
+    on=("@heavy", "mac*"),
+    needs=("ffmpeg",),
+    excluded=("pi*",),
+    resources={"cuda": 1},
+    prefer="mini",
+    overflow=20.0,
+    strategy="random",
+    with_job="abd200000000",
+    expires=3600.0,
 )
 RECORD = JobRecord(
     id="abc100000000",
@@ -191,7 +200,26 @@ def test_a_spec_cannot_be_changed():
 
 def test_a_job_waits_in_its_hosts_queue_or_in_the_one_for_all():
     assert SPEC.queue == "any"
-    assert FULL.queue == "host.pi4"
+    assert replace(SPEC, host="pi4").queue == "host.pi4"
+    assert FULL.queue == "needs.ffmpeg,cuda=1,!pi*,on=pi4"
+
+
+def test_an_unknown_kind_is_a_need_that_an_old_worker_does_not_serve():
+    assert replace(SPEC, kind="transcode").queue == "needs.kind:transcode"
+
+
+@pytest.mark.parametrize(
+    ("queue", "target"),
+    [
+        ("any", "-"),
+        ("host.pi4", "->pi4"),
+        ("needs.ffmpeg", "-"),
+        ("needs.ffmpeg,on=@heavy|mac*", "->@heavy|mac*"),
+        ("with.abd200000000", "-"),
+    ],
+)
+def test_a_queued_job_says_where_it_is_meant_to_run(queue, target):
+    assert replace(RECORD, queue=queue).target == target
 
 
 # Records

@@ -2,7 +2,7 @@
 -- Renewing by token and not by host lets a claim whose answer got lost expire. A beat never
 -- shortens a lease, and finds again a job that was judged too late to be lost only for good.
 --
--- args: offset host install boot lease facts
+-- args: offset host install boot lease load
 -- rest: id attempt uid phase   (per running attempt)
 -- Returns  "ok" | "replaced" | "unregistered", then one word a token: "ok" | "cancel" | "stale"
 call("ZREM", K.hosts, "")
@@ -32,8 +32,8 @@ for i = rest, #ARGV, 4 do
     table.insert(words, cancelled and "cancel" or "ok")
   end
 end
-if facts ~= "" then
-  call("HSET", K.host .. host, "seen", instant(at), "facts", facts)
+if load ~= "" then
+  call("HSET", K.host .. host, "seen", instant(at), "load", load)
   call("ZADD", K.hosts, instant(at), host)
 end
 return words

@@ -24,6 +24,14 @@ local r = call("HMGET", K.job .. id, "cancel", "host")
 local to = r[1] and "cancelled" or state
 if r[1] and reason ~= "user" then reason = "user" end
 leave_host(id, r[2])
+local t = call("HMGET", K.job .. id, "kind", "queued", "claimed", "started")
+local counted = { [to == "scheduled" and "retried" or to] = 1 }
+if t[4] then counted.timed = 1; counted.run_ms = math.max(0, at - tonumber(t[4])) * 1000 end
+if t[2] and t[3] and tonumber(attempt) == 1 then
+  counted.waited = 1
+  counted.wait_ms = math.max(0, tonumber(t[3]) - tonumber(t[2])) * 1000
+end
+tally(at, r[2] or "-", t[1], counted)
 call("HSET", K.job .. id, "ended_by", uid)
 if exit ~= "" then call("HSET", K.job .. id, "exit", exit) end
 if signal ~= "" then call("HSET", K.job .. id, "signal", signal) end

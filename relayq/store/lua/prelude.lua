@@ -18,7 +18,43 @@ local function position(priority, since, nth)
   return string.format("%.0f", (10 - tonumber(priority)) * 9e14 + (tonumber(since) - 1735689600) * 1e6 + (nth or 0))
 end
 
+local function is_of_needs(queue) return queue:sub(1, 6) == "needs." end
+
+-- Send a host's worker a message of one word: it is taken at once, or not at all.
+local function tell(host, op)
+  call("RPUSH", K.control .. host, cjson.encode({ op = op }))
+  call("LTRIM", K.control .. host, -1000, -1)
+  call("EXPIRE", K.control .. host, 120)
+end
+
+-- Have the hosts that are up and have a free slot claim; each knows for itself what it serves. One
+-- that is busy claims anyway when it is done, and learns of new queues then. Once a script: a queue
+-- of 1,000 jobs that one parent releases is one reason to look.
+local woken = {}
+local function wake(queue, at)
+  if woken[queue] then return end
+  woken[queue] = true
+  local message = cjson.encode({ op = "wake", queue = queue })
+  for _, host in ipairs(call("ZREVRANGEBYSCORE", K.hosts, "+inf", instant(at - 120), "LIMIT", 0, 200)) do
+    local r = call("HMGET", K.host .. host, "slots", "stopped", "drained")
+    if not r[2] and not r[3] and call("SCARD", K.active .. host) < tonumber(r[1] or 0) then
+      if call("RPUSH", K.control .. host, message) > 1000 then call("LTRIM", K.control .. host, -1000, -1) end
+      call("EXPIRE", K.control .. host, 120)
+    end
+  end
+end
+
+-- Enter a queue of needs in the registry. A new one is heard of by every worker's next claim.
+local function open_queue(queue, at)
+  if is_of_needs(queue) and call("ZADD", K.queues, instant(at), queue) == 1 then
+    call("HINCRBY", K.meta, "queues", 1)
+  end
+end
+
+-- A queue of needs has no list of nudges that a consumer would have to be told of.
 local function nudge(id, kind, queue)
+  if queue:sub(1, 5) == "with." then return end
+  if is_of_needs(queue) then return wake(queue, now()) end
   local message = template:gsub("@(%a+)", { id = id, kind = kind, queue = queue })
   call("LPUSH", K.nudges .. queue, message)
 end
@@ -30,6 +66,17 @@ local function event(what, ...)
   call("XADD", K.events, "MAXLEN", "~", 10000, "*", "e", what, ...)
 end
 
+-- Count for `stats`: days by host and kind for 400 days, hours by host for 49 hours.
+local function tally(at, host, kind, counts)
+  local day, hour = K.stats .. "d" .. math.floor(at / 86400), K.stats .. "h" .. math.floor(at / 3600)
+  for what, n in pairs(counts) do
+    call("HINCRBY", day, host .. " " .. kind .. " " .. what, math.floor(n + 0.5))
+    if what == "succeeded" or what == "failed" then call("HINCRBY", hour, host .. " " .. what, n) end
+  end
+  call("EXPIRE", day, 34560000)
+  call("EXPIRE", hour, 176400)
+end
+
 -- Move the job's index entry and its state.
 local function move(id, from, to, score)
   call("ZREM", K.state .. from, id)
@@ -37,24 +84,56 @@ local function move(id, from, to, score)
   call("HSET", K.job .. id, "state", to)
 end
 
--- Leave a running or lost attempt behind.
+-- Leave a running or lost attempt behind. Where the fleet's limit refused a claim, others may now.
 local function leave_host(id, host)
   if host then call("SREM", K.active .. host, id) end
-  call("HDEL", K.job .. id, "phase")
+  call("HDEL", K.job .. id, "phase", "pause", "paused", "paused_at")
+  if call("HDEL", K.meta, "full") == 1 then wake("", now()) end
+end
+
+local function is_final(state)
+  return state == "succeeded" or state == "failed" or state == "cancelled"
+end
+
+-- The queue of a job that is to run on the host of another one: that host's, else one that nobody
+-- serves until `with` is claimed; nil where that will never be.
+local function queue_beside(with, narrow)
+  local r = call("HMGET", K.job .. with, "host", "state")
+  if r[1] then return (narrow:gsub("HOST", r[1])) end
+  if r[2] and not is_final(r[2]) then return "with." .. with end
+end
+
+-- A job's host is no longer that of another one.
+local function part(id, with)
+  call("SREM", K.companions .. with, id)
+  call("HDEL", K.job .. id, "with", "narrow", "wide")
 end
 
 -- Put a job on its queue, at the place that its first queueing gave it. The rest is for the event.
 local function enqueue(id, from, at, what, ...)
-  local r = call("HMGET", K.job .. id, "kind", "queue", "priority", "queued")
-  local since = r[4]
+  local r = call("HMGET", K.job .. id, "kind", "queue", "priority", "queued", "with", "narrow", "wide", "overflow")
+  local since, queue = r[4], r[2]
   if not since then
     since = instant(at)
     call("HSET", K.job .. id, "queued", since)
   end
   call("HDEL", K.job .. id, "due", "waits", "reason", "started", "finished")
   move(id, from, "queued", instant(at))
-  call("ZADD", K.queue .. r[2], position(r[3], since), id)
-  nudge(id, r[1], r[2])
+  if r[5] then
+    queue = queue_beside(r[5], r[6])
+    if not queue then
+      -- Only a person's retry comes here: what waited for that host failed when it became nobody's.
+      part(id, r[5])
+      queue = r[7]
+    end
+    call("HSET", K.job .. id, "queue", queue)
+  elseif r[8] then
+    call("HSET", K.job .. id, "widens", instant(at + tonumber(r[8])))
+    call("ZADD", K.overflow, instant(at + tonumber(r[8])), id)
+  end
+  call("ZADD", K.queue .. queue, position(r[3], since), id)
+  open_queue(queue, at)
+  nudge(id, r[1], queue)
   event(what, "j", id, ...)
 end
 
@@ -66,10 +145,6 @@ local function announce(id, state, outcome)
     call("XADD", K.done .. id, "*", "state", state)
   end
   call("EXPIRE", K.done .. id, 60)
-end
-
-local function is_final(state)
-  return state == "succeeded" or state == "failed" or state == "cancelled"
 end
 
 -- The job that has this unique key and isn't ended. By its record: a key alone proves nothing.
@@ -84,11 +159,21 @@ local function let_go(id, key)
   if key and call("GET", K.unique .. key) == id then call("DEL", K.unique .. key) end
 end
 
+-- What time was to do with a job that waits is moot: it was claimed, or ended.
+local function rest_from_time(id, widens, expires)
+  if widens then
+    call("ZREM", K.overflow, id)
+    call("HDEL", K.job .. id, "widens")
+  end
+  if expires then call("ZREM", K.expiring, id) end
+end
+
 -- Give a job its final or parked state; from there, what comes after it.
 local function settle(id, from, to, reason, at, outcome)
   move(id, from, to, instant(at))
-  local r = call("HMGET", K.job .. id, "unique", "host", "attempt", "exit", "signal")
+  local r = call("HMGET", K.job .. id, "unique", "host", "attempt", "exit", "signal", "widens", "expires")
   if is_final(to) then let_go(id, r[1]) end
+  rest_from_time(id, r[6], r[7])
   call("HSET", K.job .. id, "reason", reason, "finished", instant(at))
   announce(id, to, outcome)
   local said = { "j", id, "s", to, "r", reason }
@@ -101,7 +186,28 @@ local function settle(id, from, to, reason, at, outcome)
   event(is_final(to) and "ended" or "parked", unpack(said))
 end
 
--- Release or fail the jobs that come after `id`. A failure goes down the whole graph.
+-- Put a queued job on another queue, at the same place; whoever is to take it must be told.
+-- Returns its kind.
+local function requeue(id, from, to, at)
+  local place = call("ZSCORE", K.queue .. from, id)
+  call("ZREM", K.queue .. from, id)
+  local r = call("HMGET", K.job .. id, "kind", "priority", "queued")
+  place = place and string.format("%.0f", place) or position(r[2], r[3] or at)
+  call("ZADD", K.queue .. to, place, id)
+  call("HSET", K.job .. id, "queue", to)
+  open_queue(to, at)
+  return r[1]
+end
+
+-- Whether a job that is to run where `with` does waits for that, in whatever state.
+local function waits_beside(id, with)
+  local r = call("HMGET", K.job .. id, "state", "queue", "with")
+  if r[3] ~= with then return false end
+  return r[1] == "waiting" or r[1] == "scheduled" or r[1] == "queued", r[1], r[2]
+end
+
+-- Release or fail the jobs that come after `id`, or wait for its host. A failure goes down the
+-- whole graph.
 local function settle_dependents(id, state, at)
   if state == "needs_human" then return end
   local ended = { { id, state } }
@@ -124,6 +230,18 @@ local function settle_dependents(id, state, at)
       end
     end
     if parent[2] == "succeeded" then call("DEL", K.dependents .. parent[1]) end
+    local companions = call("SMEMBERS", K.companions .. parent[1])
+    -- The host of a job that ran is known; those beside it need nothing else of it.
+    if companions[1] and not call("HGET", K.job .. parent[1], "host") then
+      for _, one in ipairs(companions) do
+        local waits, its_state, queue = waits_beside(one, parent[1])
+        if waits then
+          call("ZREM", K.queue .. queue, one)
+          settle(one, its_state, "failed", "upstream", at)
+          table.insert(ended, { one, "failed" })
+        end
+      end
+    end
   end
 end
 
@@ -150,6 +268,7 @@ local function verdict(id, from, at, crash_limit, absent)
     return "queued"
   end
   local losses = call("HINCRBY", K.job .. id, "losses", 1)
+  tally(at, host or "-", call("HGET", K.job .. id, "kind"), { lost = 1 })
   leave_host(id, host)
   if on_lost == "retry" and losses < tonumber(crash_limit) then
     enqueue(id, from, at, "judged", "s", "queued", "r", "lost", "h", host or "", "a", r[7] or "")
@@ -171,13 +290,20 @@ local function check(id, attempt, uid)
 end
 
 local function forget(id)
-  local r = call("HMGET", K.job .. id, "state", "host", "name", "group", "unique")
+  local r = call("HMGET", K.job .. id, "state", "host", "name", "group", "unique", "with")
   if r[1] then call("ZREM", K.state .. r[1], id) end
   if r[2] then call("ZREM", K.by_host .. r[2], id) end
   if r[3] then call("ZREM", K.name .. r[3], id) end
   if r[4] then call("ZREM", K.group .. r[4], id) end
   let_go(id, r[5])
+  if r[6] then call("SREM", K.companions .. r[6], id) end
+  -- Nobody else will know where it ran.
+  for _, one in ipairs(r[2] and call("SMEMBERS", K.companions .. id) or {}) do
+    local narrow = call("HGET", K.job .. one, "narrow")
+    if narrow then call("HSET", K.job .. one, "queue", (narrow:gsub("HOST", r[2]))) end
+    part(one, id)
+  end
   call("ZREM", K.ids, id)
   call("DEL", K.job .. id, K.spec .. id, K.outcome .. id, K.late .. id, K.log .. id, K.done .. id,
-    K.dependents .. id, K.followers .. id)
+    K.dependents .. id, K.companions .. id, K.followers .. id)
 end

@@ -27,7 +27,7 @@ local at = now()
 call("HSET", K.job .. id, "queued", instant(at))
 if r[3] then call("SET", K.unique .. r[3], id) end
 call("HDEL", K.job .. id, "cancel", "exit", "signal", "losses", "unstarted", "failures",
-  "orphan", "ended_by", "note")
+  "orphan", "ended_by", "note", "expires")
 if note ~= "" then call("HSET", K.job .. id, "note", note) end
 call("DEL", K.done .. id)
 enqueue(id, state, at, "retried", "s", state, "w", who)

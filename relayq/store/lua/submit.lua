@@ -5,7 +5,9 @@
 --
 -- args: offset template key_id who
 -- rest: job spec   (per job; `job` is a JSON list, one argument because redis-py takes 2 us for each:
---       id kind queue priority due on_lost retries reply after name group unique, "" for none)
+--       id kind queue priority due on_lost retries reply after name group unique, "" for none, and
+--       where it goes by more than a queue, "" or: first (the queue that it waits in before, for
+--       `overflow` seconds), with (the job whose host it wants; then on the queue `narrow`), expires)
 -- Returns  "wrong_key" | one word a job: "waiting" | "scheduled" | "queued" | "failed" | "exists" | "clash" | "no_parent" | "taken <id> <state>"
 local at = now()
 local known = call("HGET", K.meta, "key_id")
@@ -43,6 +45,29 @@ local function collect(command, key, first, second)
   if second then entry[#entry + 1] = second end
 end
 
+-- Its fields, and its places in the indices that let time act on it.
+local function place(id, asked, state, queue, add)
+  if asked.first or asked.with then add("wide", queue) end
+  if asked.with then
+    add("with", asked.with)
+    add("narrow", asked.narrow)
+    call("SADD", K.companions .. asked.with, id)
+    queue = state == "queued" and queue_beside(asked.with, asked.narrow) or "with." .. asked.with
+  elseif asked.first then
+    queue = asked.first
+    add("overflow", asked.overflow)
+    if state == "queued" then
+      add("widens", instant(at + tonumber(asked.overflow)))
+      call("ZADD", K.overflow, instant(at + tonumber(asked.overflow)), id)
+    end
+  end
+  if asked.expires then
+    add("expires", instant(at + tonumber(asked.expires)))
+    if state ~= "failed" then call("ZADD", K.expiring, instant(at + tonumber(asked.expires)), id) end
+  end
+  return queue
+end
+
 -- The nudge's template for one kind and queue, cut where the id goes.
 local cut = {}
 local function pieces(kind, queue)
@@ -62,9 +87,14 @@ local created = instant(at)
 local nth = 0
 for i = rest, #ARGV, 2 do
   local spec = ARGV[i + 1]
-  local id, kind, queue, priority, due, on_lost, retries, reply, after, name, group, unique =
+  local id, kind, queue, priority, due, on_lost, retries, reply, after, name, group, unique, asked =
     unpack(cjson.decode(ARGV[i]))
   local unfinished, upstream = parents(after)
+  if asked ~= "" and asked.with then
+    local r = call("HMGET", K.job .. asked.with, "state", "host")
+    if not r[1] then unfinished = nil end
+    if not r[2] and (r[1] == "failed" or r[1] == "cancelled") then upstream = true end
+  end
   local stored = call("GET", K.spec .. id)
   local holder, its_state
   if unique ~= "" then holder, its_state = holder_of(unique) end
@@ -79,8 +109,10 @@ for i = rest, #ARGV, 2 do
     if upstream then state = "failed" elseif #unfinished > 0 then state = "waiting" elseif due ~= "" and tonumber(due) > at then state = "scheduled" end
     -- The first write is one that Redis refuses when it is out of memory: then nothing is stored.
     call("SET", K.spec .. id, spec)
-    local fields = { "state", state, "kind", kind, "queue", queue, "priority", priority, "created", created }
+    local fields = { "state", state, "kind", kind, "priority", priority, "created", created }
     local function add(name, value) table.insert(fields, name); table.insert(fields, value) end
+    if asked ~= "" then queue = place(id, asked, state, queue, add) end
+    add("queue", queue)
     if on_lost ~= "retry" then add("on_lost", on_lost) end
     if retries ~= "0" then add("retries", retries) end
     if due ~= "" and state ~= "queued" then add("due", due) end
@@ -107,7 +139,11 @@ for i = rest, #ARGV, 2 do
     end
     if state == "queued" then
       collect("ZADD", K.queue .. queue, position(priority, created, nth), id)
-      collect("LPUSH", K.nudges .. queue, table.concat(pieces(kind, queue), id))
+      if is_of_needs(queue) then
+        if not woken[queue] then open_queue(queue, at); wake(queue, at) end
+      elseif queue:sub(1, 5) ~= "with." then
+        collect("LPUSH", K.nudges .. queue, table.concat(pieces(kind, queue), id))
+      end
       nth = nth + 1
     end
     made = made + 1

@@ -1,8 +1,8 @@
 -- sweep: make a few keys agree with the records again, whatever damaged them.
 -- The record is the truth. `index` says what the members are: "job": ids, of which each record is
 -- entered in every index that it belongs to, and what a lost record left is deleted; else members of
--- that index (`suffix`: which one), of which those go that no record has there. Jobs that came after a lost
--- one fail. A host goes that nobody has seen for 90 days and that no job is about.
+-- that index (`suffix`: which one), of which those go that no record has there. Jobs that came after a
+-- lost one, or waited for its host, fail. A host goes that nobody has seen for 90 days and that no job is about.
 --
 -- args: offset template lease index suffix
 -- rest: members
@@ -20,7 +20,7 @@ end
 -- What a record that is gone left behind.
 local function delete(id)
   local left = { K.spec .. id, K.outcome .. id, K.late .. id, K.log .. id, K.done .. id,
-    K.dependents .. id, K.followers .. id }
+    K.dependents .. id, K.companions .. id, K.followers .. id }
   local listed = call("ZREM", K.ids, id)
   -- As long as a parent's set names it, a child still waits for that parent.
   settle_dependents(id, "failed", at)
@@ -58,11 +58,26 @@ local function rewait(id)
   end
 end
 
+-- A job that is to run on another one's host: is it on the queue of that?
+local function rejoin(id, state, queue, with, narrow)
+  local beside = queue_beside(with, narrow)
+  if not beside and (state ~= "queued" or queue:sub(1, 5) == "with.") then
+    call("ZREM", K.queue .. queue, id)
+    settle(id, state, "failed", "upstream", at)
+    settle_dependents(id, "failed", at)
+    note("failed", id)
+    return true
+  elseif beside and state == "queued" and queue ~= beside then
+    nudge(id, requeue(id, queue, beside, at), beside)
+    note("entered", id)
+  end
+end
+
 local function is_held(state) return state == "running" or state == "lost" end
 
 local function enter(id)
   local r = call("HMGET", K.job .. id, "state", "host", "queue", "priority", "kind", "name", "group",
-    "unique", "created", "queued", "claimed", "due", "finished", "phase", "started")
+    "unique", "created", "queued", "claimed", "due", "finished", "widens", "expires", "attempt", "with", "narrow")
   local state, host, queue = r[1], r[2], r[3]
   if not state then return delete(id) end
   local function add(key, score)
@@ -72,7 +87,21 @@ local function enter(id)
   local since = is_final(state) and r[13] or state == "scheduled" and r[12] or r[9]
   if is_held(state) then since = instant(at + tonumber(lease)) end
   add(K.state .. state, since or instant(at))
-  if state == "queued" and add(K.queue .. queue, position(r[4], r[10] or at)) then nudge(id, r[5], queue) end
+  local waits = state == "queued" or state == "waiting" or state == "scheduled"
+  if r[17] and call("EXISTS", K.job .. r[17]) == 1 and call("SADD", K.companions .. r[17], id) == 1 then note("entered", id) end
+  if waits and r[17] and rejoin(id, state, queue, r[17], r[18]) then return end
+  queue = call("HGET", K.job .. id, "queue")
+  if state == "queued" then
+    local is_new = add(K.queue .. queue, position(r[4], r[10] or at))
+    if is_of_needs(queue) and not call("ZSCORE", K.queues, queue) then
+      open_queue(queue, at)
+      note("entered", id)
+      is_new = true
+    end
+    if is_new then nudge(id, r[5], queue) end
+    if r[14] then add(K.overflow, r[14]) end
+  end
+  if waits and r[15] and not r[16] then add(K.expiring, r[15]) end
   if host then
     add(K.by_host .. host, r[11] or instant(at))
     if is_held(state) and call("SADD", K.active .. host, id) == 1 then note("entered", id) end
@@ -92,12 +121,16 @@ local belongs = {
   by_host = function(r) return r[1] and r[2] == suffix end,
   name = function(r) return r[4] == suffix end,
   group = function(r) return r[5] == suffix end,
+  companions = function(r) return r[6] == suffix end,
+  overflow = function(r) return r[1] == "queued" and r[7] end,
+  expiring = function(r) return r[8] and not r[9] and (r[1] == "queued" or r[1] == "waiting" or r[1] == "scheduled") end,
 }
 
 local function check_member(id)
-  local r = call("HMGET", K.job .. id, "state", "host", "queue", "name", "group")
+  local r = call("HMGET", K.job .. id, "state", "host", "queue", "name", "group", "with", "widens", "expires", "attempt")
   if belongs[index](r) then return end
-  call(index == "active" and "SREM" or "ZREM", K[index] .. suffix, id)
+  local is_set = index == "active" or index == "companions"
+  call(is_set and "SREM" or "ZREM", K[index] .. suffix, id)
   note("removed", id)
 end
 
@@ -122,6 +155,12 @@ for i = rest, #ARGV do
     enter(member)
   elseif index == "hosts" or index == "host" then
     check_host(member)
+  elseif index == "queues" then
+    -- One that is empty goes by itself, a day after its last use.
+    if not is_of_needs(member) and call("ZREM", K.queues, member) == 1 then
+      call("HINCRBY", K.meta, "queues", 1)
+      note("removed", member)
+    end
   elseif index == "unique" then
     local id = call("GET", K.unique .. member)
     local r = call("HMGET", K.job .. (id or ""), "state", "unique")

@@ -11,7 +11,7 @@
 -- expires nothing before there was one. `keep` and `keep_jobs` are "" for who isn't to prune.
 --
 -- args: offset template lease lost_min lost_max crash_limit gap keep keep_jobs limit
--- Returns  words of what was done: "expired" id, "judged" id, "due" id, "pruned" id
+-- Returns  words of what was done: "expired" id, "judged" id, "due" id, "widened" id, "unclaimed" id, "pruned" id
 call("ZREM", K.hosts, "")
 local at = now()
 local done = {}
@@ -52,6 +52,15 @@ local function set_back(step)
   for _, host in ipairs(call("ZRANGEBYSCORE", K.hosts, "(" .. instant(at), "+inf", "LIMIT", 0, 1000)) do
     call("ZADD", K.hosts, instant(at), host)
     call("HSET", K.host .. host, "seen", instant(at))
+  end
+  for index, fields in pairs({ overflow = { "queued", "widens" }, expiring = { "created", "expires" } }) do
+    for _, id in ipairs(call("ZRANGEBYSCORE", K[index], "(" .. instant(at), "+inf", "LIMIT", 0, 1000)) do
+      local r = call("HMGET", K.job .. id, unpack(fields))
+      if tonumber(r[1] or 0) > at and r[2] then
+        call("ZADD", K[index], instant(tonumber(r[2]) - step), id)
+        call("HSET", K.job .. id, fields[2], instant(tonumber(r[2]) - step))
+      end
+    end
   end
 end
 
@@ -120,6 +129,42 @@ for _, id in ipairs(call("ZRANGEBYSCORE", K.state .. "scheduled", "-inf", instan
     note("due", id)
   else
     call("ZREM", K.state .. "scheduled", id)
+  end
+end
+
+-- Jobs that waited long enough for the host that they prefer: now any that fits takes them.
+for _, id in ipairs(call("ZRANGEBYSCORE", K.overflow, "-inf", instant(at), "LIMIT", 0, limit)) do
+  call("ZREM", K.overflow, id)
+  local r = call("HMGET", K.job .. id, "state", "queue", "wide", "overflow")
+  if r[1] == "queued" and r[4] then
+    call("HDEL", K.job .. id, "wide", "overflow", "widens")
+    nudge(id, requeue(id, r[2], r[3], at), r[3])
+    event("widened", "j", id, "q", r[3])
+    note("widened", id)
+  end
+end
+
+-- Jobs that nobody took in time. What was claimed once has started in time, whatever came of it.
+if at >= quiet_until then
+  for _, id in ipairs(call("ZRANGEBYSCORE", K.expiring, "-inf", instant(at), "LIMIT", 0, limit)) do
+    call("ZREM", K.expiring, id)
+    local r = call("HMGET", K.job .. id, "state", "queue", "attempt", "expires")
+    if r[4] and not r[3] and (r[1] == "queued" or r[1] == "waiting" or r[1] == "scheduled") then
+      call("ZREM", K.queue .. r[2], id)
+      settle(id, r[1], "failed", "expired", at)
+      settle_dependents(id, "failed", at)
+      note("unclaimed", id)
+    end
+  end
+end
+
+-- Queues of needs that nobody used for a day are forgotten.
+for _, queue in ipairs(call("ZRANGEBYSCORE", K.queues, "-inf", instant(at - 86400), "LIMIT", 0, limit)) do
+  if call("EXISTS", K.queue .. queue) == 1 then
+    call("ZADD", K.queues, instant(at), queue)
+  else
+    call("ZREM", K.queues, queue)
+    call("HINCRBY", K.meta, "queues", 1)
   end
 end
 

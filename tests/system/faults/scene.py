@@ -176,6 +176,7 @@ class Host:
             "RELAYQ_WORKER__NAME": name,
             "RELAYQ_WORKER__MAX_CONCURRENT": str(slots),
             "RELAYQ_WORKER__PRIORITY": "normal",
+            "RELAYQ_WORKER__CPU_THRESHOLD": "100",
             **environ,
         }
         self.config = config.load(self.environ)

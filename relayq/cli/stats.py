@@ -1,0 +1,58 @@
+"""`relayq stats`: what was done, by host or by kind."""
+
+from __future__ import annotations
+
+import math
+
+import click
+
+from relayq import clock
+from relayq.cli import fleet
+from relayq.cli.options import client, duration_option, json_option
+from relayq.model.stats import DAY, Tally, grouped
+
+_GROUPS = ("host", "kind")
+
+
+def _days(ctx: click.Context, param: click.Parameter, text: str) -> int:
+    return math.ceil(duration_option(text) / DAY)
+
+
+@click.command()
+@click.option("--by", type=click.Choice(_GROUPS), default="host", help="A row for each of these.")
+@click.option(
+    "--since",
+    "days",
+    callback=_days,
+    default="7d",
+    metavar="DURATION",
+    help="How far back, in whole days of UTC: 1d is today. 400d is all that is kept.",
+)
+@json_option
+def stats(by: str, days: int, as_json: bool) -> None:
+    """Show how many attempts succeeded and failed, how long they took and waited.
+
+    Example: relayq stats --by kind --since 30d
+    """
+    from relayq.cli import show, tables
+
+    with client() as relay:
+        found = relay.session().store.stats.by_day(days, now=clock.now())
+        names = {alias: host.name for host in fleet.hosts_of(relay) for alias in host.aliases}
+    groups = grouped(found, by, names)
+    total = Tally()
+    for tally in groups.values():
+        total = total.plus(tally)
+    if as_json:
+        rows = [{by: name, **fleet.stats_as_json(tally)} for name, tally in groups.items()]
+        show.print_json(
+            {"by": by, "days": days, by + "s": rows, "total": fleet.stats_as_json(total)}
+        )
+        return
+    if not groups:
+        click.echo(f"nothing ended in the last {days} days")
+        return
+    rows_shown = [[name, *fleet.stats_row(tally)] for name, tally in groups.items()]
+    if len(groups) > 1:
+        rows_shown.append(["all", *fleet.stats_row(total)])
+    tables.table([by.upper(), *fleet.STATS_COLUMNS], rows_shown)

@@ -1,0 +1,111 @@
+"""Which queues a host serves, and which of them have jobs that it has room for now.
+
+All jobs of a queue are of one kind and take the same of a host. So the host's limits and resources
+are looked at here, by queue, from the attempts that run here; the claim only has to be told. Called
+with the claim's lock held, or from the heartbeat.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import Any
+
+from relayq.model.hosts import labels_of, queues_of
+from relayq.model.placement import KIND, UNIVERSAL, HostFacts, constraints_of, serves
+from relayq.store.leases import Registry
+
+_UNKNOWN = Registry("", (), "")
+_COMMAND = UNIVERSAL.removeprefix(KIND)
+
+
+class Queues:
+    """The queues of one host."""
+
+    def __init__(self, host: str, limits: Mapping[str, int]) -> None:
+        self._host = host
+        self._limits = limits
+        self._facts: Mapping[str, Any] = {}
+        self._registry = _UNKNOWN
+        self._served: list[str] = queues_of(host)
+        self._as_host = HostFacts(host)
+        #: Whether something was kept back that the end of an attempt may let go on.
+        self.is_holding = False
+
+    @property
+    def version(self) -> str:
+        """The version of the registry that is known here."""
+        return self._registry.version
+
+    def describe(self, facts: Mapping[str, Any]) -> None:
+        """Take what this host says of itself from now on."""
+        self._facts = facts
+        self._look()
+
+    def learn(self, registry: Registry) -> None:
+        """Take the queues of needs that there are, and what the fleet says of this host."""
+        self._registry = registry
+        self._look()
+
+    def _look(self) -> None:
+        labels = labels_of(self._facts.get("labels", ()), self._registry.labels)
+        # A host that was renamed still is what its old name means, also to `--not`.
+        aliases = [*self._facts.get("aliases", ()), *self._registry.names]
+        told = {**self._facts, "labels": labels, "aliases": aliases}
+        self._as_host = HostFacts.read(self._host, told)
+        own = [*queues_of(self._host), *(f"host.{alias}" for alias in self._as_host.aliases)]
+        self._served = [*own, *(q for q in self._registry.queues if self.serves(q))]
+
+    def serves(self, queue: str) -> bool:
+        """Whether this host can run the jobs of a queue at all."""
+        return serves(queue, self._as_host)
+
+    def offer(self, running: Iterable[bytes]) -> list[tuple[str, str]]:
+        """Return the queues to claim from, and what the jobs of each take of this host.
+
+        A "!" is before what isn't free now; a queue whose kind is at its limit isn't named.
+        `running` are the signed specs of the attempts here.
+        """
+        used: Counter[str] = Counter()
+        kinds: Counter[str] = Counter()
+        for signed in running:
+            kind, resources = _taken(signed)
+            kinds[kind] += 1
+            used.update(resources)
+        offered = []
+        for queue in self._served:
+            kind, wanted = _wanted(queue)
+            if kind in self._limits and kinds[kind] >= self._limits[kind]:
+                continue
+            is_free = all(
+                used[name] + count <= self._as_host.resources.get(name, 0)
+                for name, count in wanted.items()
+            )
+            offered.append((queue, ("" if is_free else "!") + " ".join(wanted)))
+        self.is_holding = len(offered) < len(self._served) or any(w[:1] == "!" for _, w in offered)
+        return offered
+
+    def takes_commands(self, running: Iterable[bytes]) -> bool:
+        """Whether the limit of commands leaves room: their nudges are for any host."""
+        limit = self._limits.get(_COMMAND)
+        return limit is None or sum(_taken(one)[0] == _COMMAND for one in running) < limit
+
+
+@lru_cache(maxsize=256)
+def _taken(signed: bytes) -> tuple[str, Mapping[str, int]]:
+    """Return a running job's kind and what it takes; its spec was checked before it ran."""
+    try:
+        spec = json.loads(signed.split(b" ", 2)[2])
+        return str(spec["kind"]), dict(spec.get("resources", {}))
+    except (ValueError, IndexError, KeyError, TypeError):
+        return "", {}
+
+
+@lru_cache(maxsize=1024)
+def _wanted(queue: str) -> tuple[str, Mapping[str, int]]:
+    """Return the kind of a queue's jobs, and what each takes of its host."""
+    asked = constraints_of(queue)
+    kinds = (need.removeprefix(KIND) for need in asked.needs if need.startswith(KIND))
+    return next(kinds, _COMMAND), asked.resources

@@ -1,0 +1,75 @@
+"""What the fleet did: counts of attempts by host and kind, and what follows from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+DAY, HOUR = 86_400, 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How many attempts ended how; `run_time` and `wait_time` are sums in seconds.
+
+    `timed` attempts have a run time, `waited` ones a wait: from their first queueing to the claim.
+    """
+
+    succeeded: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    needs_human: int = 0
+    retried: int = 0
+    lost: int = 0
+    timed: int = 0
+    run_time: float = 0.0
+    waited: int = 0
+    wait_time: float = 0.0
+
+    @property
+    def success_rate(self) -> float | None:
+        """The part of the attempts that succeeded, of those that succeeded, failed or were lost."""
+        ended = self.succeeded + self.failed + self.retried + self.lost
+        return self.succeeded / ended if ended else None
+
+    @property
+    def mean_run(self) -> float | None:
+        """Seconds that an attempt ran, on the average."""
+        return self.run_time / self.timed if self.timed else None
+
+    @property
+    def mean_wait(self) -> float | None:
+        """Seconds that a job was queued before its first attempt, on the average."""
+        return self.wait_time / self.waited if self.waited else None
+
+    def plus(self, other: Tally) -> Tally:
+        """Return both together."""
+        return Tally(*(getattr(self, name) + getattr(other, name) for name in _COUNTS))
+
+
+_COUNTS = tuple(Tally.__dataclass_fields__)
+_IN_MILLISECONDS = {"run_ms": "run_time", "wait_ms": "wait_time"}
+
+
+def tallies(rows: Iterable[tuple[str, str, str, int]]) -> dict[tuple[str, str], Tally]:
+    """Return the sums by host and kind of rows of host, kind, what and how many."""
+    sums: dict[tuple[str, str], dict[str, float]] = {}
+    for host, kind, what, count in rows:
+        own = sums.setdefault((host, kind), {})
+        name = _IN_MILLISECONDS.get(what, what)
+        own[name] = own.get(name, 0) + (count / 1000 if what in _IN_MILLISECONDS else count)
+    return {
+        key: Tally(**{name: own[name] for name in _COUNTS if name in own})  # type: ignore[arg-type]
+        for key, own in sums.items()
+    }
+
+
+def grouped(
+    found: Mapping[tuple[str, str], Tally], by: str, names: Mapping[str, str]
+) -> dict[str, Tally]:
+    """Return the sums by `host` or `kind`; `names` are the hosts' present names by former ones."""
+    groups: dict[str, Tally] = {}
+    for (host, kind), tally in found.items():
+        name = names.get(host, host) if by == "host" else kind
+        groups[name] = groups.get(name, Tally()).plus(tally)
+    return dict(sorted(groups.items()))
