@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from relayq import clock
 from relayq import config as configuration
+from relayq.agentjobs import OfAgents
 from relayq.config import Config
 from relayq.dispatch import Dispatcher
 from relayq.errors import RelayqError, Unplaceable
@@ -129,7 +130,7 @@ class Relay:
                 self._session = None
 
 
-class Job(OfHosts):
+class Job(OfHosts, OfAgents):
     """Submits jobs and finds them again."""
 
     def __init__(self, relay: Relay | None = None) -> None:
@@ -190,6 +191,7 @@ class Job(OfHosts):
         overflow: float | str | None = None,
         strategy: str | None = None,
         with_job: JobResult | str | None = None,
+        private: str | None = None,
         wait_for_host: bool = False,
         follow: bool = False,
         **payload: Any,
@@ -202,6 +204,7 @@ class Job(OfHosts):
         seconds for the host that it would rather have, `prefer`, or for the one that the `strategy`
         chose. It shares the host of `with_job`. A job that no known host could ever run is
         refused unless `wait_for_host`; one that nobody has taken after `expires` seconds fails.
+        A `private` one runs only where `privacy:` of the configuration says so of that label.
 
         `timeout` limits its run time (seconds, or text like "2h"), `memory` ("2GB") and `processes`
         all that it starts, `max_output` ("1GB") what it writes; `on_lost` says what happens
@@ -245,6 +248,7 @@ class Job(OfHosts):
             overflow=overflow,
             strategy=strategy,
             with_job=with_job,
+            private=private,
         )
         return self._submit([spec], follow=follow, wait_for_host=wait_for_host)[0]
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from relayq import yamlfile
+from relayq.agentsections import AGENT_KEYS, Free, Privacy
 from relayq.errors import ConfigError
 from relayq.parsing import duration, is_host_name, schema, size
 from relayq.sections import (
@@ -41,6 +42,7 @@ __all__ = [
     "Entry",
     "Lease",
     "Logging",
+    "Privacy",
     "Retry",
     "Scheduler",
     "Worker",
@@ -65,6 +67,13 @@ class Config:
     scheduler: Scheduler = field(default_factory=Scheduler)
     lease: Lease = field(default_factory=Lease)
     hosts: Mapping[str, Entry] = field(default_factory=dict)
+    #: By agent: changes of its adapter, its accounts, and what this machine allows it.
+    agents: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    #: The agent of a job that names none.
+    default_agent: str = "claude"
+    #: How long a job waits for the host with its session before it begins anew elsewhere.
+    resume_elsewhere_after: float = 6 * 3600.0
+    privacy: Mapping[str, Privacy] = field(default_factory=dict)
     origins: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -80,6 +89,18 @@ class Config:
     def host_called(self, name: str) -> str:
         """Return the host that an alias of `hosts:` means; any other name as it is."""
         return next((host for host, e in self.hosts.items() if name in e.aliases), name)
+
+    def mode_of(self, agent: str) -> str:
+        """Return the permission mode of a job of this agent that asks for none."""
+        return str(self.agents.get(agent, {}).get("mode", "edit"))
+
+    @property
+    def adapters(self) -> Mapping[str, Mapping[str, Any]]:
+        """What is said of the agents' adapters, without what is said of their use."""
+        return {
+            agent: {k: v for k, v in entry.items() if k not in (*AGENT_KEYS, "accounts")}
+            for agent, entry in self.agents.items()
+        }
 
     @property
     def broker_url(self) -> str | None:
@@ -160,8 +181,18 @@ def _read(
     sections = assembled(values)
     was_given = any(layers.sets(f"broker.{key}") for key in ("url", "host", "port"))
     sections["broker"] = replace(sections["broker"], was_given=was_given)
-    origins |= layers.entry_origins
-    return Config(home=home, origins=origins, hosts=layers.hosts(), **sections), []
+    origins |= layers.entry_origins | layers.free.origins
+    wide = sections.pop("agents")
+    return Config(
+        home=home,
+        origins=origins,
+        hosts=layers.hosts(),
+        agents=layers.free.agents,
+        default_agent=wide.default,
+        resume_elsewhere_after=wide.resume_elsewhere_after,
+        privacy=layers.free.privacy,
+        **sections,
+    ), []
 
 
 class _Layers:
@@ -171,6 +202,7 @@ class _Layers:
         self.given: dict[str, _Setting] = {}
         self.problems: list[ConfigError] = []
         self.entry_origins: dict[str, str] = {}
+        self.free = Free(problems=self.problems)
         self._entries: dict[str, dict[str, Any]] = {}
         self._broken: set[str] = set()
 
@@ -199,12 +231,14 @@ class _Layers:
         try:
             document = yamlfile.read(path, shown)
             for section, place, table in document.table("the file", self.problems):
-                if section not in (*SECTIONS, "hosts") or "." in section:
+                if section not in (*SECTIONS, "hosts", "privacy") or "." in section:
                     self._add(place, _unknown(section, section, _names()))
                 elif only not in (None, section):
                     self._add(place, f"a project's file can set {only!r} only, not {section!r}")
                 elif section == "hosts":
                     self._guarded(self._read_entries, table, shown)
+                elif section == "privacy":
+                    self._guarded(self.free.read_privacy, table, shown)
                 else:
                     self._guarded(self._read_section, section, table, shown, layer)
         except FileNotFoundError:
@@ -224,6 +258,9 @@ class _Layers:
             name = f"{section}.{key}"
             if name in SECTIONS:
                 self._guarded(self._read_section, name, value, shown, layer)
+                continue
+            if section == "agents" and name not in KEYS:
+                self._guarded(self.free.read_agent, key, value, shown)
                 continue
             if name not in KEYS:
                 self._add(place, _unknown(name, key, _names(section)))
@@ -338,7 +375,7 @@ def _names(section: str = "") -> dict[str, str]:
     """Return what may have been meant in a section (or as one), each with how to call it there."""
     elsewhere = {name.partition(".")[2]: name for name in KEYS}
     here = [name.partition(".")[2] for name in KEYS if name.startswith(f"{section}.")]
-    return elsewhere | {name: name for name in (here or (*SECTIONS, "hosts"))}
+    return elsewhere | {name: name for name in (here or (*SECTIONS, "hosts", "privacy"))}
 
 
 def _shapes(key: Field[Any]) -> tuple[str, ...]:

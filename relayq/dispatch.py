@@ -34,6 +34,7 @@ from relayq.model.placement import (
     place,
     queue_of,
 )
+from relayq.model.questions import Reply
 from relayq.model.reviews import VERDICTS
 from relayq.signing import Signer, UnknownKey
 from relayq.store import Store
@@ -161,6 +162,40 @@ class Dispatcher:
                 f"{id} can't be queued again while {fact} has the same unique key",
                 hint=f"relayq wait {fact}",
             )
+
+    def answer(
+        self,
+        id: str,
+        text: str,
+        *,
+        allow: Iterable[str] = (),
+        at: float = 0.0,
+        force: bool = False,
+    ) -> str:
+        """Sign a person's reply to what a job asks, and give it to the job.
+
+        Returns "queued", or "told" for a job that asks while it runs; Conflict when it asks nothing
+        or something else by now.
+        """
+        record = self.store.jobs.fetch(id)
+        who = self.store.jobs.who
+        reply = Reply(id, record.attempt, record.asks or "", text, tuple(allow), who, at)
+        word, fact = self.store.questions.answer(
+            reply, self.signer.sign_answer(reply), template=TEMPLATE, force=force
+        )
+        if word == "orphan":
+            raise Conflict(
+                f"{id} may still run on {fact}, which was lost and hasn't come back",
+                hint=f"if you know that it is gone: relayq answer --force {id}",
+            )
+        if word == "unfit":
+            raise Conflict(f"{id} is {fact}; it asks nothing", hint=f"relayq show {id}")
+        if word == "changed":
+            raise Conflict(
+                f"{id} asks something else by now, or somebody has answered it",
+                hint=f"relayq show {id}",
+            )
+        return word
 
     def resolve(self, id: str, verdict: str, *, notes: str = "", force: bool = False) -> None:
         """Move a job that waits for a person on: "done", "pending" (queued again) or "failed"."""

@@ -4,7 +4,7 @@ RelayqError                  125  relayq itself failed
 ├─ ConfigError                    a configuration can't be used
 ├─ BrokerUnavailable              the broker can't be reached (also a ConnectionError)
 │  └─ BrokerFull                  it has no room for new work; what it has goes on
-├─ NoSuchJob, NoSuchHost          a name that relayq doesn't know
+├─ NoSuchJob, NoSuchHost, NoSuchSession  a name that relayq doesn't know
 ├─ AmbiguousId                    a prefix that several jobs share
 ├─ Conflict                       the job's state doesn't allow what was asked
 ├─ Unplaceable                    no known host could ever take the job
@@ -63,13 +63,19 @@ class NoSuchJob(RelayqError):
     """No job has this id or prefix."""
 
 
-class AmbiguousId(RelayqError):
-    """Several jobs share this prefix; `.matches` lists some of them."""
+class NoSuchSession(RelayqError):
+    """No session of an agent has this id or prefix."""
 
-    def __init__(self, prefix: str, matches: list[str]) -> None:
+
+class AmbiguousId(RelayqError):
+    """Several jobs, or sessions, share this prefix; `.matches` lists some of them."""
+
+    def __init__(
+        self, prefix: str, matches: list[str], *, what: str = "jobs", where: str = "relayq ps -a"
+    ) -> None:
         shown = ", ".join(matches[:5]) + (", ..." if len(matches) > 5 else "")
         super().__init__(
-            f"{prefix!r} matches several jobs: {shown}", hint="type more of the id: relayq ps -a"
+            f"{prefix!r} matches several {what}: {shown}", hint=f"type more of the id: {where}"
         )
         self.matches = matches
 

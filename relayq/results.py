@@ -7,11 +7,11 @@ say when the broker goes and comes back. How an output gets here is in `relayq.f
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from relayq import clock, pausing
+from relayq import agentjobs, clock, pausing
 from relayq.dispatch import Dispatcher
 from relayq.errors import (
     Conflict,
@@ -29,9 +29,10 @@ from relayq.model.jobs import JobRecord, JobState, Outcome, Reason, priority_num
 from relayq.model.output import STDERR, STDOUT, Frame, only, split
 from relayq.parsing import size_text
 from relayq.session import Session
-from relayq.specs import where
+from relayq.specs import PRIVATE, where
 
 if TYPE_CHECKING:
+    from relayq.agents.answers import Answer
     from relayq.model.events import Event
 
 #: One blocking call's length; the store's own patience for an answer is longer.
@@ -130,17 +131,26 @@ class JobResult:
     def get(self, timeout: float | None = None) -> Any:
         """Wait for success and return the result: for a command its output, as text.
 
-        One final newline is left out. Raises JobFailed, JobTimedOut, JobCancelled or NeedsHuman;
-        OutputUnavailable instead of a shorter text; WaitTimeout after `timeout` seconds, and then
-        the job goes on.
+        One final newline is left out. For an agent it is its answer: the text, or the value if a
+        schema was asked for; `agent` has the rest. Raises JobFailed, JobTimedOut, JobCancelled or
+        NeedsHuman; OutputUnavailable instead of a shorter text; WaitTimeout after `timeout`
+        seconds, and then the job goes on.
         """
         record = self.wait(timeout)
         if record.state is not JobState.SUCCEEDED:
             raise self.error(record)
         outcome = self.outcome()
+        answer = agentjobs.answer_of(record, outcome)
+        if answer is not None:
+            return agentjobs.value_of(answer)
         if outcome is not None and outcome.result is not None:
             return outcome.result
         return self.text
+
+    @property
+    def agent(self) -> Answer | None:
+        """What an agent's last attempt came to, with its session, cost and tokens; None before."""
+        return agentjobs.answer_of(self.record, self.outcome())
 
     def error(self, record: JobRecord) -> Exception:
         """Return the error for a job that ended, or parked, without success."""
@@ -148,7 +158,9 @@ class JobResult:
         if record.state is JobState.CANCELLED:
             return JobCancelled(f"{self.id} was cancelled{where}", record=record)
         if record.state is JobState.NEEDS_HUMAN:
-            return NeedsHuman(f"{self.id} waits for a person: {record.reason}", record=record)
+            question = record.question or ""
+            text = f"{self.id} waits for a person: {question or record.reason}"
+            return NeedsHuman(text, record=record, question=question)
         outcome = self.outcome()
         text = f"{self.id} failed{where}: {failure(record, outcome)}"
         hint = f"relayq logs {self.id}"
@@ -333,6 +345,34 @@ class JobResult:
         self._record = self._outcome = None
         return self
 
+    def answer(
+        self,
+        text: str = "",
+        *,
+        choice: int | str | None = None,
+        allow: Iterable[str] = (),
+        force: bool = False,
+    ) -> str:
+        """Answer what it asks: with a text, or with the number or the label of a choice.
+
+        An agent goes on in the same session, and may use the tools of `allow` from now on without
+        asking. Returns "queued", "told" while it runs, "already" for a repeat, or "done",
+        "failed", "pending" where the choice was a verdict. Conflict when it asks nothing.
+        """
+        record = self._session.store.jobs.fetch(self.id)
+        parked = record.state is JobState.NEEDS_HUMAN
+        word = agentjobs.reply(
+            self._session,
+            record,
+            self.outcome() if parked else None,
+            text=text,
+            choice=choice,
+            allow=allow,
+            force=force,
+        )
+        self._record = self._outcome = None
+        return word
+
     def move(
         self, host: str | None = None, priority: int | str | None = None, **constraints: Any
     ) -> JobResult:
@@ -342,6 +382,12 @@ class JobResult:
         keeps its place among those of its priority. Conflict when it has already started.
         """
         number = None if priority is None else priority_number(priority)
+        labels = self.record.spec.labels if self.record.spec is not None else ()
+        if (host or constraints) and any(label.startswith(PRIVATE) for label in labels):
+            raise Conflict(
+                f"{self.id} is private, and stays where it may run",
+                hint=f"relayq cancel {self.id}, and submit it anew",
+            )
         asked: dict[str, Any] = {}
         if constraints:
             asked = where(self.record.kind, None if host == "any" else host, constraints)

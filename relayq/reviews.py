@@ -8,24 +8,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from relayq.agentjobs import AGENT_KINDS, answer_of, choices_of
 from relayq.client import Job
 from relayq.errors import BadSignature
 from relayq.model.hosts import Host
 from relayq.model.jobs import JobRecord, JobState, Outcome, Reason
 from relayq.model.output import split
 from relayq.model.retries import is_dead
-from relayq.model.reviews import VERDICTS, has_rebooted, last_line, may_still_run
+from relayq.model.reviews import has_rebooted, last_line, may_still_run
 from relayq.results import JobResult, failure
 from relayq.session import Session
 
 
 @dataclass(frozen=True, slots=True)
 class Review:
-    """A job that waits for a person.
+    """A job that waits for a person, or runs and asks one.
 
-    `question` says for what; `rebooted` whether its host has started anew since (None: unknown),
-    `may_run` whether an attempt of it may still go on there, `host_seen_at` when the host was
-    last heard of.
+    `question` says for what, `choices` what can be answered, in the order of their numbers;
+    `rebooted` whether its host has started anew since (None: unknown), `may_run` whether an attempt
+    of it may still go on there, `host_seen_at` when the host was last heard of. Of one that
+    `is_asked` the question is its own, and wants an answer; else it wants a verdict.
     """
 
     record: JobRecord
@@ -35,6 +37,7 @@ class Review:
     host_seen_at: float | None
     rebooted: bool | None
     may_run: bool
+    is_asked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,22 +52,26 @@ class Failure:
 
 
 def waiting(job: Job, *, limit: int = 100) -> Sequence[Review]:
-    """Return the jobs that wait for a person, the longest waiting first."""
+    """Return the jobs that wait for a person, or run and ask one; the longest waiting first."""
     session = job.relay.session()
-    records = job.list(state=JobState.NEEDS_HUMAN, limit=limit)
+    asking = session.store.jobs.fetch_many(session.store.questions.asking(limit))
+    parked = job.list(state=JobState.NEEDS_HUMAN, limit=limit)
+    records = [*parked, *(one for one in asking if one.question and one.state.is_waitable)]
+    records.sort(key=lambda one: one.asked_at or one.finished_at or one.created_at)
     hosts = {host.name: host for host in session.store.hosts.list(online_within=0)}
     ends = _ends(session, records)
     return [
         _review(record, hosts.get(record.host or ""), outcome, line)
-        for record, (outcome, line) in reversed(list(zip(records, ends, strict=True)))
-    ]
+        for record, (outcome, line) in zip(records, ends, strict=True)
+    ][:limit]
 
 
 def _review(record: JobRecord, host: Host | None, outcome: Outcome | None, line: str) -> Review:
     return Review(
         record=record,
         question=_question(record, outcome),
-        choices=tuple(VERDICTS),
+        choices=tuple(choice.label for choice in choices_of(record, outcome)),
+        is_asked=bool(record.question),
         last_line=line,
         host_seen_at=host.seen_at if host else None,
         rebooted=has_rebooted(record, host),
@@ -73,6 +80,8 @@ def _review(record: JobRecord, host: Host | None, outcome: Outcome | None, line:
 
 
 def _question(record: JobRecord, outcome: Outcome | None) -> str:
+    if record.question:
+        return record.question
     if record.reason == Reason.LOST:
         return "its host was lost while it ran: is it done, or to run again?"
     if outcome is not None and outcome.error:
@@ -119,6 +128,9 @@ def only_failed(
 
 def _advice(record: JobRecord) -> str:
     """Return the command to type, as it stands after `relayq`."""
+    if record.kind in AGENT_KINDS and record.reason == Reason.AUTH:
+        agent = (record.account or "AGENT").partition("/")[0]
+        return f"agent login {record.host} {agent}"
     match record.reason:
         case Reason.UPSTREAM:
             return f"show {record.id}"
@@ -143,7 +155,10 @@ def _ends(session: Session, records: Sequence[JobRecord]) -> Sequence[tuple[Outc
             frames = split(outcome.output)[0]
         else:
             frames = split(piece.frames)[0] if piece and piece.attempt == record.attempt else []
-        ends.append((outcome, last_line(frames)))
+        answer = answer_of(record, outcome)
+        # The transcript ends with figures.
+        said = [line.strip() for line in answer.text.splitlines() if line.strip()] if answer else []
+        ends.append((outcome, said[-1] if said else last_line(frames)))
     return ends
 
 

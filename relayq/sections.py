@@ -268,6 +268,18 @@ class Scheduler:
 
 
 @dataclass(frozen=True, slots=True)
+class Agents:
+    """What holds for all agents; the entries of the single ones are in relayq.agentsections."""
+
+    default: str = key(word, "claude", "The agent of a job that names none.")
+    resume_elsewhere_after: float = key(
+        positive(duration),
+        6 * 3600.0,
+        "How long a job waits for the host with its session before it begins anew elsewhere.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
     """What `hosts:` says of one host, on the host itself and where jobs are submitted."""
 
@@ -291,6 +303,7 @@ SECTIONS: Mapping[str, type] = {
     "defaults": Defaults,
     "retry": Retry,
     "scheduler": Scheduler,
+    "agents": Agents,
     "lease": Lease,
 }
 KEYS: Mapping[str, Field[Any]] = {

@@ -1,4 +1,4 @@
-"""The fleet's key: signs specs and outcomes, so that Redis need not be trusted.
+"""The fleet's key: signs specs, outcomes and replies, so that Redis need not be trusted.
 
 A signed text is `<key id> <mac> <body>`; the MAC is HMAC-SHA256 over the purpose and the body. An
 outcome's body is a line of JSON followed by the frames of its output.
@@ -11,17 +11,19 @@ import hmac
 import json
 import os
 import secrets
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 
 from relayq.errors import BadSignature, ConfigError
 from relayq.model.jobs import JobState, Outcome, Spec
+from relayq.model.questions import Reply
 
 #: One text for one spec, whatever the order of its dictionaries; made once, it takes half the time.
 _canonical = json.JSONEncoder(separators=(",", ":"), sort_keys=True).encode
 
 _SPEC = b"relayq spec\0"
 _OUTCOME = b"relayq outcome\0"
+_REPLY = b"relayq reply\0"
 
 
 class UnknownKey(BadSignature):
@@ -111,6 +113,50 @@ class Signer:
         if outcome.id != id:
             raise BadSignature(f"the outcome was signed for job {outcome.id}, not {id}")
         return outcome
+
+    def sign_answer(self, reply: Reply) -> bytes:
+        """Return a person's reply as signed bytes."""
+        return self._sign(_REPLY, _canonical(asdict(reply)).encode())
+
+    def check_answer(
+        self, signed: bytes, *, id: str, attempt: int, outcome: bytes | None = None
+    ) -> Reply:
+        """Return the reply that this attempt is to go on with.
+
+        It must be to an earlier attempt of the same job that had ended with a question, and no
+        attempt may have ended since, by `outcome`, the signed one of the last that did: so a reply
+        that was heard once can't be sent again. Raises as `check_spec` does.
+        """
+        reply = self._reply(signed, id=id)
+        if reply.question or reply.attempt >= attempt:
+            raise BadSignature(f"the reply is to attempt {reply.attempt}, while that still runs")
+        if outcome is not None:
+            ended = self.check_outcome(outcome, id=id).attempt
+            if ended > reply.attempt:
+                raise BadSignature(
+                    f"the reply is to attempt {reply.attempt}, and attempt {ended} has ended since"
+                )
+        return reply
+
+    def check_reply(self, signed: bytes, *, id: str, attempt: int, question: str) -> Reply:
+        """Return the reply to what this running attempt asks; raises as `check_spec` does."""
+        reply = self._reply(signed, id=id)
+        if (reply.attempt, reply.question) != (attempt, question):
+            raise BadSignature(
+                f"the reply is to question {reply.question!r} of attempt {reply.attempt}, "
+                f"not to {question!r} of attempt {attempt}"
+            )
+        return reply
+
+    def _reply(self, signed: bytes, *, id: str) -> Reply:
+        try:
+            facts = json.loads(self._check(_REPLY, signed))
+            reply = Reply(**{**facts, "allow": tuple(facts["allow"])})
+        except (ValueError, TypeError, KeyError) as error:
+            raise BadSignature(f"the reply can't be read: {error}") from error
+        if reply.id != id:
+            raise BadSignature(f"the reply was signed for job {reply.id}, not {id}")
+        return reply
 
     def _mac(self, purpose: bytes, body: bytes) -> bytes:
         return hmac.digest(self._key, purpose + body, "sha256").hex().encode()

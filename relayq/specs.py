@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from relayq import clock, kinds
@@ -13,14 +13,16 @@ from relayq.model.placement import MEMORY, constrain
 from relayq.model.retries import policy_fields
 from relayq.model.selectors import check_group, check_labels, check_meta, check_name, check_text
 from relayq.model.strategies import strategy_of
-from relayq.parsing import duration, is_host_name
+from relayq.parsing import duration, fits, is_host_name
 
 #: What may be asked of a job beside its payload.
 OPTIONS = (
     "host timeout memory processes max_output priority on_lost retries backoff retry_on name "
     "labels meta group unique note after due_at delay expires on needs excluded resources prefer "
-    "overflow strategy with_job"
+    "overflow strategy with_job private"
 ).split()
+#: With what the label of a private job begins.
+PRIVATE = "private:"
 #: The names of what may be asked of a host, beside `host`.
 _ASKED = ("on", "needs", "excluded", "resources", "prefer", "overflow")
 
@@ -53,10 +55,18 @@ def make_spec(
     expires: float | str | None = None,
     with_job: str | None = None,
     strategy: str | None = None,
+    private: str | None = None,
     **asked: Any,
 ) -> Spec:
     """Check what is asked of a job, and return its spec; `asked` is for `where`."""
-    kinds.find(kind).read_payload(payload)
+    read = kinds.find(kind).read_payload(payload)
+    # What an agent may use of the fleet's accounts; no other kind has any.
+    accounts: tuple[str, ...] = getattr(read, "accounts", ())
+    if private is not None:
+        host, asked = _kept_private(config, private, accounts, host, asked)
+        if with_job is not None:
+            raise RelayqError("a private job can't be with another one, which may be anywhere")
+        labels = (*([labels] if isinstance(labels, str) else labels), f"{PRIVATE}{private}")
     if on_lost not in ON_LOST:
         raise RelayqError(f"on_lost is one of {', '.join(ON_LOST)}, not {on_lost!r}")
     if due_at is not None and delay > 0:
@@ -94,7 +104,51 @@ def make_spec(
         unique=None if unique is None else check_text("a unique key", unique),
         note=note,
         submitter=submitter,
+        accounts=accounts,
     )
+
+
+def _kept_private(
+    config: Config,
+    label: str,
+    accounts: Sequence[str],
+    host: str | None,
+    asked: Mapping[str, Any],
+) -> tuple[str | None, dict[str, Any]]:
+    """Return where a private job runs, or raise why what was asked isn't private."""
+    kept = config.privacy.get(label)
+    if kept is None:
+        known = ", ".join(sorted(config.privacy)) or "none"
+        raise RelayqError(
+            f"no such private label: {label!r}; there is {known}", hint="relayq config edit"
+        )
+    if kept.agents:
+        for account in accounts:
+            agent = account.partition("/")[0]
+            if agent not in kept.agents:
+                raise RelayqError(
+                    f"a job that is private as {label!r} is for {', '.join(kept.agents)} only, "
+                    f"not for {agent}",
+                    hint="relayq config show",
+                )
+    if not kept.hosts:
+        if not accounts:
+            raise RelayqError(
+                f"privacy.{label} names no hosts, so it can keep only agents' jobs",
+                hint="relayq config edit",
+            )
+        return host, dict(asked)
+    on = asked.get("on") or ()
+    words = ",".join([on] if isinstance(on, str) else on).split(",")
+    named = [config.host_called(host)] if host else [word.strip() for word in words if word.strip()]
+    for one in named:
+        if not any(one == own or (is_host_name(one) and fits(own, one)) for own in kept.hosts):
+            raise RelayqError(
+                f"a job that is private as {label!r} is for {', '.join(kept.hosts)} only, "
+                f"not for {one}",
+                hint="relayq config show",
+            )
+    return host, dict(asked) if named else {**asked, "on": kept.hosts}
 
 
 def where(

@@ -51,7 +51,7 @@ class KindTask(Task):  # type: ignore[misc]
         declared = kinds.find(self.kind)
         names = [f.name for f in fields(declared.kind.Payload)]
         payload = {**dict(zip(names, args or (), strict=False)), **(kwargs or {})}
-        declared.read_payload(payload)
+        read = declared.read_payload(payload)
         host = None if queue in (None, "any") else str(queue).removeprefix("host.")
         config = configuration.load()
         spec = Spec(
@@ -60,6 +60,7 @@ class KindTask(Task):  # type: ignore[misc]
             payload,
             host=host,
             timeout=config.defaults.timeout,
+            accounts=getattr(read, "accounts", ()),
             **policy_fields(config),
         )
         return _submit(spec)

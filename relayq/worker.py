@@ -324,6 +324,11 @@ def _drain(runner: Runner) -> int:
 
 def start(config: Config) -> int:
     """Be a worker until told to stop; returns the process's exit code."""
+    if config.agents:
+        # A wrong entry is told now, and not by the first job of an agent.
+        from relayq.agents import adapters
+
+        adapters.load(config.adapters)
     from relayq.tasks import app
 
     # Celery warns every worker of root; who may run what is decided by the fleet's key.

@@ -79,6 +79,16 @@ class Value:
             seen[name] = key.place
             yield name, key.place, Value(value_node, self.place.file)
 
+    def plain(self, what: str, problems: list[ConfigError]) -> Any:
+        """Return the value with all that is in it, every scalar of it as text."""
+        if self._node.id == "sequence":
+            items = (Value(node, self.place.file) for node in self._node.value)
+            return [item.plain(f"an item of {what}", problems) for item in items]
+        if self._node.id == "mapping":
+            rows = self.table(what, problems)
+            return {key: value.plain(f"{what}.{key}", problems) for key, _, value in rows}
+        return self.text(what)
+
     @property
     def _shape(self) -> str:
         if self._node.id == "scalar":

@@ -23,13 +23,14 @@ import psutil
 import pytest
 import redis
 
+from tests.agents import install
 from tests.waiting import until
 
 IN_CI = os.environ.get("CI") == "true"
 
 # Nobody's real fleet, configuration or home takes part in a test.
 for name in [name for name in os.environ if name.startswith("RELAYQ_")]:
-    if name not in {"RELAYQ_TEST_REDIS", "RELAYQ_REDIS_SERVER"}:
+    if name not in {"RELAYQ_TEST_REDIS", "RELAYQ_REDIS_SERVER", "RELAYQ_TEST_AGENTS"}:
         del os.environ[name]
 
 
@@ -56,6 +57,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             missing("needs ip (Debian: iproute2)")
     if item.get_closest_marker("media") and shutil.which("ffmpeg") is None:
         missing("needs ffmpeg")
+    if item.get_closest_marker("agents") and not install.is_there():
+        missing(f"needs the agents' programs ({install.HINT})")
 
 
 @dataclass(frozen=True)

@@ -17,17 +17,18 @@ PACKAGE = Path(__file__).parent.parent / "relayq"
 ROWS = (
     ("doors", "cli serve __main__"),  # a person, a program, an agent asks
     ("names", "__init__"),  # the public names, nothing else
-    ("flows", "workflows analyze reviews schedules doctor"),  # many jobs as one
+    ("flows", "workflows analyze reviews schedules doctor assignments"),  # many jobs as one
     # who asks | who works
     (
         "sides",
-        "client results following session waiting specs pausing | worker tasks reaper host",
+        "client results following session waiting specs pausing agentjobs "
+        "| worker tasks reaper host",
     ),
     ("transport", "dispatch signing embedded app celeryconfig"),  # a record becomes a nudge
     ("truth", "store"),  # Redis
-    ("kinds", "kinds"),  # what can be run, declared
+    ("kinds", "kinds agents"),  # what can be run, declared
     ("rules", "model"),  # pure decisions and their data
-    ("ground", "config sections parsing hours yamlfile errors clock version"),
+    ("ground", "config sections agentsections parsing hours yamlfile errors clock version"),
 )
 
 ONLY_IN = {  # library: the modules (and everything below them) that may import it

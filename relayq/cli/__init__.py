@@ -26,6 +26,8 @@ SECTIONS = {
     "Run things": {
         "run": ("relayq.cli.submissions:run", "Run a command: live output, its own exit code."),
         "submit": ("relayq.cli.submissions:submit", "Queue a command and print its id."),
+        "agent": ("relayq.cli.agent:agent", "Have AI agents work; list, test, log in."),
+        "assign": ("relayq.cli.assign:assign", "Say it in words; confirm host and agent."),
     },
     "Look and wait": {
         "ps": ("relayq.cli.listing:ps", "List jobs: active, queued, recently ended."),
@@ -48,6 +50,8 @@ SECTIONS = {
     },
     "Needs you": {
         "review": ("relayq.cli.reviews:review", "Show the jobs that wait for a person."),
+        "answer": ("relayq.cli.answer:answer", "Answer what a job asks; it goes on."),
+        "ask": ("relayq.cli.ask:ask", "Inside a job: ask a person, and wait for the answer."),
         "resolve": ("relayq.cli.reviews:resolve", "Say what becomes of them."),
         "failures": ("relayq.cli.failures:failures", "Show failed jobs: why, and what to do."),
     },

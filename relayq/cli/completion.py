@@ -200,10 +200,12 @@ def saw(relay: Relay, records: Iterable[JobRecord]) -> None:
 
 def queued(relay: Relay, id: str, asked: Mapping[str, Any]) -> None:
     """Note a job that a command has just queued, by what the client was asked."""
+    is_command = "cmd" in asked
+    fields = ("cmd",) if is_command else ("agent", "prompt")
     spec = Spec(
         id=id,
-        kind="run_command",
-        payload={"cmd": asked["cmd"]},
+        kind="run_command" if is_command else "run_agent",
+        payload={name: asked[name] for name in fields},
         name=asked.get("name"),
         group=asked.get("group"),
     )

@@ -76,12 +76,37 @@ def _value(loaded: Config, key: str) -> Any:
         host, _, name = key.removeprefix("hosts.").rpartition(".")
         return getattr(loaded.hosts[host], name)
     value: Any = loaded
+    if key.startswith(("agents.", "privacy.")):
+        return _free_value(loaded, key)
     for name in key.split("."):
         value = getattr(value, name)
     if value is None or not KEYS[key].metadata["secret"]:
         return value
     # Of a URL only the user and the password are secret.
     return re.sub(r"//[^/;]*@", f"//{_HIDDEN}@", value) if "://" in value else _HIDDEN
+
+
+def _free_value(loaded: Config, key: str) -> Any:
+    """Return what an agent's or a private label's entry says, as far as it may be shown."""
+    from relayq.config import KEYS
+
+    section, _, name = key.partition(".")
+    if section == "privacy":
+        kept = loaded.privacy[name]
+        return {"agents": list(kept.agents), "hosts": list(kept.hosts)}
+    if key in KEYS:
+        return loaded.default_agent if name == "default" else loaded.resume_elsewhere_after
+    agent, _, own = name.rpartition(".")
+    return _without_values(loaded.agents[agent][own], own)
+
+
+def _without_values(value: Any, name: str) -> Any:
+    """Return the value with only the names of variables: some put their keys there."""
+    if isinstance(value, dict):
+        if name in ("env", "root_env"):
+            return dict.fromkeys(value, _HIDDEN)
+        return {key: _without_values(one, key) for key, one in value.items()}
+    return value
 
 
 def _plain(value: Any) -> Any:
@@ -100,9 +125,11 @@ def _text(key: str, value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, dict):
+        if key.startswith(("agents.", "privacy.")):
+            return json.dumps(value)
         return ", ".join(f"{name}={number}" for name, number in value.items())
-    if isinstance(value, tuple):
-        return ", ".join(value)
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
     if key not in KEYS:
         return str(value)
     parse = KEYS[key].metadata["parse"]
@@ -127,7 +154,7 @@ def check(ctx: click.Context, as_json: bool) -> None:
     from relayq import config
     from relayq.cli.show import print_json
 
-    found = config.problems()
+    found = config.problems() or _wrong_agents()
     if as_json:
         shown = [{"place": one.place, "message": one.message} for one in found]
         print_json({"ok": not found, "problems": shown})
@@ -137,6 +164,18 @@ def check(ctx: click.Context, as_json: bool) -> None:
     else:
         click.echo("the configuration is good")
     ctx.exit(int(bool(found)))
+
+
+def _wrong_agents() -> list[ConfigError]:
+    """Return what is wrong with the agents of a configuration that can be read."""
+    from relayq import config
+    from relayq.agents import adapters
+
+    try:
+        adapters.load(config.load().adapters)
+    except ConfigError as error:
+        return [error]
+    return []
 
 
 def _tell(found: list[ConfigError]) -> None:
@@ -243,11 +282,23 @@ def json_schema() -> dict[str, Any]:
             table = table["properties"].setdefault(section, _table({}))
         table["properties"][own] = _schema_of(key)
     entry = _table({name: _schema_of(key) for name, key in ENTRY_KEYS.items()})
+    for name, one in _free_schemas().items():
+        root["properties"].setdefault(name, {"type": ["object", "null"]}).update(one)
     root["properties"]["hosts"] = {"type": ["object", "null"], "additionalProperties": entry}
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "relayq's configuration",
         **root,
+    }
+
+
+def _free_schemas() -> dict[str, dict[str, Any]]:
+    """Return what sections take besides their own keys: entries that the user names."""
+    words = {"type": ["array", "string", "null"], "items": {"type": "string"}}
+    return {
+        # The keys of an adapter are many, and `config check` knows them.
+        "agents": {"additionalProperties": {"type": ["object", "null"]}},
+        "privacy": {"additionalProperties": _table({"agents": words, "hosts": words})},
     }
 
 

@@ -122,7 +122,7 @@ def as_shown(event: Event) -> dict[str, Any]:
 
 def line(event: Event) -> str:
     """Return an event in a line: what, which job, and the rest in words."""
-    about = event.job or event.host or ""
+    about = event.job or event.host or event.account or ""
     return f"{event.what:<11}  {inert(about):<{ID_LENGTH}}  {inert(story(event))}".rstrip()
 
 

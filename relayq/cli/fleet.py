@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from relayq.cli.tables import painted
-from relayq.cli.texts import age, inert, number_of, rfc3339, span
+from relayq.cli.texts import age, dollars, inert, number_of, rfc3339, span
 from relayq.errors import NoSuchHost
+from relayq.model.accounts import Account
 from relayq.model.hosts import Host
 from relayq.model.stats import Tally
 from relayq.parsing import size_text
@@ -226,7 +228,17 @@ def _joined(parts: Iterable[Any]) -> str:
     return ", ".join(str(part) for part in parts if part)
 
 
+def account_as_json(account: Account) -> dict[str, Any]:
+    """Return an account of an agent as JSON shows it."""
+    shown = asdict(account)
+    for name in ("until", "next_at", "used_at"):
+        shown[name] = None if shown[name] is None else rfc3339(shown[name])
+    return {**shown, "active": list(account.active)}
+
+
 STATS_COLUMNS = ("DONE", "FAILED", "CANCELLED", "RETRIED", "LOST", "SUCCESS", "MEAN", "WAIT")
+#: What agents used; further columns where they worked.
+USAGE_COLUMNS = ("TOKENS", "COST")
 
 
 def stats_row(tally: Tally) -> list[str]:
@@ -244,6 +256,11 @@ def stats_row(tally: Tally) -> list[str]:
     ]
 
 
+def usage_row(tally: Tally) -> list[str]:
+    """Return a row of `stats` with what agents used."""
+    return [*stats_row(tally), f"{tally.tokens_in + tally.tokens_out:,}", dollars(tally.cost_usd)]
+
+
 def stats_as_json(tally: Tally) -> dict[str, Any]:
     """Return the numbers of `stats` as JSON shows them."""
     return {
@@ -256,6 +273,9 @@ def stats_as_json(tally: Tally) -> dict[str, Any]:
         "success_rate": _rounded(tally.success_rate),
         "mean_duration": _rounded(tally.mean_run),
         "mean_queue_time": _rounded(tally.mean_wait),
+        "cost_usd": round(tally.cost_usd, 6),
+        "tokens_in": tally.tokens_in,
+        "tokens_out": tally.tokens_out,
     }
 
 

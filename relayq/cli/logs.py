@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from relayq.agentjobs import value_of
 from relayq.cli import show
 from relayq.cli.options import is_offline
 from relayq.cli.output import gaps_told, write
@@ -118,6 +119,10 @@ def _result(one: JobResult, shown: list[dict[str, Any]] | None, *, quiet: bool) 
         )
     outcome = one.outcome()
     value = outcome.result if outcome is not None else None
+    answer = one.agent
+    if answer is not None and shown is None:
+        text = value_of(answer)
+        value = f"{text}\n" if isinstance(text, str) and text else text
     raw = only(one.logs(), STDOUT) if value is None else _bytes_of(value)
     if shown is not None:
         plain = raw.decode(errors="replace") if value is None else value

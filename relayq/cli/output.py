@@ -104,7 +104,42 @@ def run(
             raise
     _conclude(result, record, quiet=quiet)
     if as_json:
-        show.print_json({**show.with_remarks(result, record), **texts_of(kept)})
+        answer = result.agent
+        of_agent = {} if answer is None else {"answer": answer.as_dict()}
+        show.print_json({**show.with_remarks(result, record), **texts_of(kept), **of_agent})
+    from relayq.results import exit_status
+
+    return exit_status(record)
+
+
+def only_answer(
+    submit: Callable[[], JobResult],
+    *,
+    on_interrupt: str | None,
+    quiet: bool,
+    as_json: bool,
+) -> int:
+    """Submit an agent's job, wait for its end, and print its answer and nothing else."""
+    result = None
+    with interruptible():
+        try:
+            with held():
+                result = submit()
+            record = ended(result)
+        except Interrupted as interrupt:
+            if result is not None:
+                how = on_interrupt if result.is_new else on_interrupt or "detach"
+                _interrupted(result, interrupt, how, quiet=quiet)
+            raise
+    if as_json:
+        answer = result.agent
+        shown = None if answer is None else answer.as_dict()
+        show.print_json({**show.with_remarks(result, record), "answer": shown})
+    elif result.agent is not None:
+        from relayq.cli.agent import print_value
+
+        print_value(result.agent)
+    _conclude(result, record, quiet=quiet)
     from relayq.results import exit_status
 
     return exit_status(record)

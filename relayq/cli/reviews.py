@@ -30,7 +30,7 @@ _ALL, _DONE = "all", "done"
 )
 @json_option
 def review(limit: int, as_json: bool) -> None:
-    """Show the jobs that wait for a person: what each asks, and what to type."""
+    """Show the jobs that wait for a person, or ask one: what each asks, and what to type."""
     from relayq.cli import show
     from relayq.reviews import waiting
 
@@ -57,22 +57,21 @@ def _as_json(one: Review) -> dict[str, Any]:
         "host_seen_at": None if one.host_seen_at is None else rfc3339(one.host_seen_at),
         "host_rebooted": one.rebooted,
         "may_run": one.may_run,
+        "wants": "answer" if one.is_asked else "verdict",
         "next": [f"relayq {command}" for command in _commands(one, one.record.id)],
     }
 
 
 def _lines(one: Review, id: str, now: float) -> list[str]:
+    from relayq.cli import show
+
     record = one.record
-    waits = age(now - (record.finished_at or record.created_at))
-    head = (
-        id,
-        record.target,
-        record.kind,
-        waits,
-        inert(one.question),
-        f"[{'|'.join(one.choices)}]",
-    )
-    lines = ["  ".join(head)]
+    waits = age(now - (record.asked_at or record.finished_at or record.created_at))
+    choices = "" if one.is_asked else f"[{'|'.join(one.choices)}]"
+    head = (id, record.target, show.kind_of(record), waits, inert(one.question), choices)
+    lines = ["  ".join(filter(None, head))]
+    if one.is_asked:
+        lines += [f"      {n}  {inert(text)}" for n, text in enumerate(one.choices, 1)]
     if record.reason == Reason.LOST:
         lines.append(f"      {_host(one, now)}")
     if one.last_line:
@@ -95,6 +94,12 @@ def _host(one: Review, now: float) -> str:
 
 
 def _commands(one: Review, id: str) -> list[str]:
+    if one.is_asked:
+        choice = [f"answer {id} --choice 1"] if one.choices else []
+        force = " --force" if one.may_run else ""
+        rest = ["logs -f {}"] if one.record.state.is_waitable else ["logs {}", "resolve {} failed"]
+        commands = [*choice, f"answer {id} 'TEXT'"]
+        return [f"{text}{force}" for text in commands] + [text.format(id) for text in rest]
     force = " --force" if one.may_run else ""
     commands = [f"resolve {id} {verdict}" for verdict in one.choices]
     again = commands.index(f"resolve {id} pending")

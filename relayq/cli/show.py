@@ -16,7 +16,7 @@ import click
 
 from relayq.cli import scripts
 from relayq.cli.tables import painted
-from relayq.cli.texts import age, inert, instant, limit, rfc3339, short_ids, span
+from relayq.cli.texts import age, dollars, inert, instant, limit, rfc3339, short_ids, span
 from relayq.model.jobs import FINAL, JobRecord, JobState, Outcome, Reason, Spec
 from relayq.model.placement import MEMORY
 from relayq.parsing import size_text
@@ -33,10 +33,22 @@ def command_of(spec: Spec | None) -> str:
     """Return what a job runs, as it would be typed."""
     if spec is None:
         return "?"
+    if "prompt" in spec.payload:
+        return str(spec.payload["prompt"])
     command = spec.payload.get("cmd", "")
     if isinstance(command, list):
         return scripts.called(command) or shlex.join(str(part) for part in command)
     return str(command) if command else " ".join(f"{k}={v}" for k, v in spec.payload.items())
+
+
+def kind_of(record: JobRecord) -> str:
+    """Return a job's kind, of an agent's job with the agent that works on it."""
+    agent = record.spec.payload.get("agent", "") if record.spec is not None else ""
+    if record.account:
+        agent = record.account.partition("/")[0]
+    if record.kind == "run_claude":
+        agent = agent or "claude"
+    return f"agent/{agent}" if agent else record.kind
 
 
 def remark(text: str) -> None:
@@ -60,7 +72,8 @@ def verdict(record: JobRecord, outcome: Outcome | None) -> str | None:
         case JobState.FAILED:
             took = f" after {span(outcome.run_time)}" if outcome and outcome.run_time else ""
             return f"{record.id}  failed: {inert(why_failed(record, outcome))}{took}{where}"
-    return f"{record.id}  {record.state.value}: {record.reason}{where}"
+    why = inert(record.question or record.reason or "")
+    return f"{record.id}  {record.state.value}: {why}{where}"
 
 
 def why_failed(record: JobRecord, outcome: Outcome | None) -> str:
@@ -153,7 +166,9 @@ def _note(record: JobRecord, now: float) -> str:
         case JobState.FAILED:
             return why_failed(record, None)
         case JobState.NEEDS_HUMAN:
-            return record.reason or ""
+            return record.question or record.reason or ""
+        case JobState.RUNNING if record.question:
+            return f"asks: {record.question}"
         case JobState.SCHEDULED if record.due_at is not None:
             return due(record, now)
         case JobState.QUEUED if record.spec is not None:
@@ -200,7 +215,7 @@ def _asked(record: JobRecord, name: str) -> str:
 _CELLS: Mapping[str, Callable[[JobRecord, float], str]] = {
     "STATE": lambda record, now: state_of(record),
     "HOST": lambda record, now: record.target,
-    "KIND": lambda record, now: record.kind,
+    "KIND": lambda record, now: kind_of(record),
     "WHAT": lambda record, now: what_of(record.spec),
     "AGE": lambda record, now: age(now - record.created_at),
     "TIME": _run_time,
@@ -271,7 +286,10 @@ def _plan(spec: Spec) -> Iterable[tuple[str, str]]:
 
 def _what_runs(spec: Spec) -> Iterable[tuple[str, str]]:
     command = spec.payload.get("cmd")
-    if not isinstance(command, list):
+    if "prompt" in spec.payload:
+        yield "Prompt", command_of(spec)
+        yield "Agent", ", ".join(_agent_asked(spec))
+    elif not isinstance(command, list):
         yield "Command", command_of(spec)
     elif script := scripts.called(command):
         yield "Script", f"{script}, {len(str(command[4]).splitlines())} lines"
@@ -280,8 +298,49 @@ def _what_runs(spec: Spec) -> Iterable[tuple[str, str]]:
         yield "Program", command_of(spec)
 
 
+def _agent_asked(spec: Spec) -> Iterable[str]:
+    """Say which agent works, and what it may do."""
+    asked = spec.payload
+    yield str(asked.get("agent", "claude"))
+    yield f"permission {asked.get('permission', 'edit')}"
+    for name, what in (("model", "model"), ("max_turns", "turns"), ("budget", "budget $")):
+        if asked.get(name) is not None:
+            yield f"{what} {asked[name]}"
+    if asked.get("tools"):
+        yield f"may use {' '.join(asked['tools'])}"
+    if asked.get("session"):
+        yield f"{'fork of' if asked.get('fork') else 'session'} {asked['session']}"
+    if len(spec.accounts) > 1:
+        yield f"or {', '.join(spec.accounts[1:])}"
+
+
+def _agent_did(record: JobRecord, outcome: Outcome | None) -> Iterable[tuple[str, str]]:
+    """Say what an agent's attempts used, and what it asks."""
+    if record.account:
+        yield "Account", record.account
+    result = outcome.result if outcome is not None else None
+    if isinstance(result, dict) and result.get("session_id"):
+        yield "Session", f"{result['session_id']}, on {record.host} in {result.get('cwd')}"
+    used = used_of(record)
+    if used:
+        yield "Used", used
+    if record.question:
+        yield "Question", record.question
+        choices = enumerate(record.choices, 1)
+        yield "Choices", "\n".join(f"{number} {text}" for number, text in choices)
+
+
+def used_of(record: JobRecord) -> str:
+    """Say what an agent's attempts used, all of them together."""
+    tokens = record.tokens_in + record.tokens_out
+    parts = [f"{tokens:,} tokens"] if tokens else []
+    parts += [dollars(record.cost_usd)] if record.cost_usd else []
+    return ", ".join(parts)
+
+
 def _asked_for(spec: Spec) -> Iterable[tuple[str, str]]:
-    yield "Cwd", str(spec.payload.get("cwd") or "~")
+    nowhere = "a fresh directory" if "prompt" in spec.payload else "~"
+    yield "Cwd", str(spec.payload.get("cwd") or nowhere)
     if env := spec.payload.get("env"):
         yield "Env", ", ".join(env)
     yield "Limits", _limits(spec)
@@ -324,10 +383,11 @@ def wishes_of(spec: Spec) -> list[str]:
 def _details(record: JobRecord, outcome: Outcome | None, now: float) -> Iterable[tuple[str, str]]:
     spec = record.spec
     yield from _what_runs(spec) if spec is not None else [("Command", "?")]
-    yield "Kind", record.kind
+    yield "Kind", kind_of(record)
     yield "Host", _where(record)
     if spec is not None:
         yield from _asked_for(spec)
+    yield from _agent_did(record, outcome)
     if record.state is JobState.FAILED:
         yield "Failed", why_failed(record, outcome)
     elif record.state is JobState.SCHEDULED and record.attempt:
@@ -416,6 +476,8 @@ def _times(record: JobRecord, now: float) -> str:
 def _next(record: JobRecord) -> list[str]:
     if record.state.is_final:
         return ["logs", "retry"]
+    if record.question:
+        return ["answer", "logs", "cancel"]
     if record.state is JobState.NEEDS_HUMAN:
         return ["review", "logs", "retry", "cancel"]
     if record.pause_at is not None:

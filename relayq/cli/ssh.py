@@ -28,7 +28,7 @@ def ssh(tty: bool, dry_run: bool, as_json: bool, name: str, command: Sequence[st
 
     Example: relayq ssh -t pi4 htop
     """
-    argv = ["ssh", *(["-t"] if tty else []), "--", _target(name), *command]
+    argv = ["ssh", *(["-t"] if tty else []), "--", target_of(name), *command]
     if as_json:
         from relayq.cli.show import print_json
 
@@ -41,7 +41,8 @@ def ssh(tty: bool, dry_run: bool, as_json: bool, name: str, command: Sequence[st
         os.execvp(argv[0], argv)
 
 
-def _target(name: str) -> str:
+def target_of(name: str) -> str:
+    """Return what ssh is to connect to for a host."""
     from relayq import config
 
     loaded = config.load()

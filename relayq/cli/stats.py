@@ -1,4 +1,4 @@
-"""`relayq stats`: what was done, by host or by kind."""
+"""`relayq stats`: what was done, by host, kind or agent."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from relayq.cli import fleet
 from relayq.cli.options import client, duration_option, json_option
 from relayq.model.stats import DAY, Tally, grouped
 
-_GROUPS = ("host", "kind")
+_GROUPS = ("host", "kind", "agent")
 
 
 def _days(ctx: click.Context, param: click.Parameter, text: str) -> int:
@@ -31,6 +31,8 @@ def _days(ctx: click.Context, param: click.Parameter, text: str) -> int:
 @json_option
 def stats(by: str, days: int, as_json: bool) -> None:
     """Show how many attempts succeeded and failed, how long they took and waited.
+
+    Where agents worked, with their tokens and what they say that it cost.
 
     Example: relayq stats --by kind --since 30d
     """
@@ -52,7 +54,9 @@ def stats(by: str, days: int, as_json: bool) -> None:
     if not groups:
         click.echo(f"nothing ended in the last {days} days")
         return
-    rows_shown = [[name, *fleet.stats_row(tally)] for name, tally in groups.items()]
+    row = fleet.usage_row if total.tokens_in or total.cost_usd else fleet.stats_row
+    rows_shown = [[name, *row(tally)] for name, tally in groups.items()]
     if len(groups) > 1:
-        rows_shown.append(["all", *fleet.stats_row(total)])
-    tables.table([by.upper(), *fleet.STATS_COLUMNS], rows_shown)
+        rows_shown.append(["all", *row(total)])
+    columns = (*fleet.STATS_COLUMNS, *(fleet.USAGE_COLUMNS if row is fleet.usage_row else ()))
+    tables.table([by.upper(), *columns], rows_shown)

@@ -11,13 +11,14 @@ import click
 from relayq import __version__, clock
 from relayq.cli import fleet, templates
 from relayq.cli.options import address, broker_of, client, json_option
-from relayq.cli.texts import age, number_of
+from relayq.cli.texts import age, inert, instant, number_of
 from relayq.errors import BrokerUnavailable
 from relayq.model.jobs import JobState
 from relayq.parsing import size_text
 
 if TYPE_CHECKING:
     from relayq.client import Relay
+    from relayq.model.accounts import Account
     from relayq.model.hosts import Host
 
 _DEGRADED = 3
@@ -26,7 +27,7 @@ _NO_BROKER = 4
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """What is known of all of it, from five calls to the broker and none to a host."""
+    """What is known of all of it, from a few calls to the broker and none to a host."""
 
     where: str
     broker: Mapping[str, Any]
@@ -35,6 +36,8 @@ class Fleet:
     counts: Mapping[JobState, int]
     oldest_at: float | None
     last_day: fleet.LastDay
+    accounts: Sequence[Account] = ()
+    asking: int = 0
 
     @classmethod
     def look(cls, relay: Relay) -> Fleet:
@@ -51,6 +54,8 @@ class Fleet:
             counts=store.jobs.count(),
             oldest_at=store.places.oldest_queued(),
             last_day=store.stats.last_day(now=clock.now()),
+            accounts=store.accounts.list(),
+            asking=len(store.questions.asking()),
         )
 
     @property
@@ -71,12 +76,15 @@ class Fleet:
 
     def lines(self) -> list[str]:
         """Return what follows the table: where a person is needed."""
-        waiting, lost = self.counts[JobState.NEEDS_HUMAN], self.counts[JobState.LOST]
-        lines = [f"needs you: {number_of(waiting, 'job')} (relayq review)"] if waiting else []
+        waiting = self.counts[JobState.NEEDS_HUMAN] + self.asking
+        lost = self.counts[JobState.LOST]
+        lines = [f"agents: {' . '.join(map(_account, self.accounts))}"] if self.accounts else []
+        lines += [f"needs you: {number_of(waiting, 'job')} (relayq review)"] if waiting else []
         return [*lines, f"lost: {number_of(lost, 'job')} (relayq why)"] if lost else lines
 
     def as_json(self) -> dict[str, Any]:
         """Return it as JSON shows it."""
+        from relayq.cli.fleet import account_as_json
         from relayq.cli.texts import rfc3339
 
         return {
@@ -92,7 +100,19 @@ class Fleet:
             "oldest_queued_at": None if self.oldest_at is None else rfc3339(self.oldest_at),
             "jobs": {state.value: count for state, count in self.counts.items()},
             "hosts": [fleet.host_as_json(host, self.last_day) for host in self.hosts],
+            "accounts": [account_as_json(one) for one in self.accounts],
+            "asking": self.asking,
         }
+
+
+def _account(one: Account) -> str:
+    """Say in a few words how it stands with an account of an agent."""
+    name = inert(one.name.removesuffix("/default"))
+    waiting = f", {one.queued} waiting" if one.queued else ""
+    if one.until is not None:
+        return f"{name} paused until {instant(one.until)}{waiting}"
+    limit = "" if one.limit is None else f"/{one.limit}"
+    return f"{name} {len(one.active)}{limit} running{waiting}"
 
 
 @click.command()

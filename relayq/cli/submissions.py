@@ -27,6 +27,7 @@ from relayq.parsing import memory_size, output_size
 
 if TYPE_CHECKING:
     from relayq.client import JobResult, Relay
+    from relayq.model.jobs import Spec
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -118,6 +119,11 @@ _OPTIONS = (
     click.option(
         "--on-lost", type=click.Choice(ON_LOST), help="What to do when its host vanishes."
     ),
+    click.option(
+        "--private",
+        metavar="LABEL",
+        help="Only where, and with the agents that, privacy.LABEL of the configuration names.",
+    ),
     click.option("--wait-for-host", is_flag=True, help="Queue it for a host not known yet."),
     click.option(
         "--at",
@@ -182,7 +188,8 @@ def job_options(function: _Function) -> _Function:
 
 #: What a job's options are about, in the order of the help; the rest is about this command.
 _HEADINGS = {
-    "Where it runs": "on prefer overflow excluded with_job needs gpu slots strategy wait_for_host",
+    "Where it runs": "on prefer overflow excluded with_job needs gpu slots strategy private "
+    "wait_for_host",
     "How it runs": "cwd env env_files shell tty stdin no_stdin",
     "Its limits": "timeout memory processes max_output",
     "When, and what if": "priority due_at delay expires after unique retries on_lost",
@@ -190,20 +197,45 @@ _HEADINGS = {
 }
 
 
-class JobCommand(click.Command):
-    """A command that ends its own options at the job's command, and reads a script's."""
+def options_but(*names: str) -> Callable[[_Function], _Function]:
+    """Return what adds a job's options to a command that has other things than these."""
 
-    allow_interspersed_args = False
+    def holder() -> None:
+        """Take the options."""
+
+    for add in _OPTIONS:
+        add(holder)
+    # click keeps them the last one first.
+    kept = [one for one in holder.__click_params__ if one.name not in names]  # type: ignore
+
+    def add_all(function: _Function) -> _Function:
+        own = getattr(function, "__click_params__", [])
+        function.__click_params__ = [*own, *kept[::-1]]  # type: ignore[attr-defined]
+        return function
+
+    return add_all
+
+
+class HeadedCommand(click.Command):
+    """A command with so many options that its help has headings."""
+
+    headings = _HEADINGS
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options under headings, the most wanted first."""
         options = [one for one in self.get_params(ctx) if isinstance(one, click.Option)]
         rows = {option.name: option.get_help_record(ctx) for option in options}
-        for heading, names in _HEADINGS.items():
+        for heading, names in self.headings.items():
             with formatter.section(heading):
                 formatter.write_dl([row for name in names.split() if (row := rows.pop(name, None))])
         with formatter.section("This command"):
             formatter.write_dl([row for row in rows.values() if row])
+
+
+class JobCommand(HeadedCommand):
+    """A command that ends its own options at the job's command, and reads a script's."""
+
+    allow_interspersed_args = False
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Put the options of the script that was named before those that were typed, which win."""
@@ -338,6 +370,19 @@ def _asked(
     command: tuple[str, ...],
     *,
     shell: bool,
+    **options: Any,
+) -> dict[str, Any]:
+    """Return the client's keywords for a command that was typed."""
+    script: scripts.Script | None = ctx.meta.get("relayq.script")
+    if script is not None:
+        options["name"] = options["name"] or _name_of(script)
+    given = asked_of(**options)
+    given["cmd"] = command_line(command, shell=shell) if script is None else script.command
+    return given
+
+
+def asked_of(
+    *,
     env: tuple[str, ...],
     env_files: tuple[str, ...],
     meta: tuple[str, ...],
@@ -348,11 +393,7 @@ def _asked(
     options = asked_where(options)
     if options["due_at"] is not None and options["delay"] is not None:
         raise click.UsageError("--at and --in-time exclude each other")
-    script: scripts.Script | None = ctx.meta.get("relayq.script")
-    if script is not None:
-        options["name"] = options["name"] or _name_of(script)
     given = {name: value for name, value in options.items() if value not in (None, (), False)}
-    given["cmd"] = command_line(command, shell=shell) if script is None else script.command
     if variables_given := variables.read(env_files, env):
         given["env"] = variables_given
     if meta:
@@ -380,14 +421,26 @@ def command_line(command: tuple[str, ...], *, shell: bool) -> str | list[str]:
 
 
 def _queued(relay: Relay, asked: dict[str, Any], *, follow: bool, quiet: bool) -> JobResult:
-    from relayq.cli import completion
+    return queued(relay, "run_command", asked, follow=follow, quiet=quiet)
 
+
+def with_jobs(relay: Relay, asked: dict[str, Any]) -> dict[str, Any]:
+    """Return the keywords with the jobs that were named found."""
     given = dict(asked)
     if after := given.pop("after", None):
         given["after"] = list(relay.job.select(after))
     if beside := given.pop("with_job", None):
         given["with_job"] = relay.job.select([beside])[0]
-    result = relay.job.run(given.pop("cmd"), follow=follow, **given)
+    return given
+
+
+def queued(
+    relay: Relay, kind: str, asked: dict[str, Any], *, follow: bool, quiet: bool
+) -> JobResult:
+    """Queue a job as it was asked for, and say so if it is one that goes on already."""
+    from relayq.cli import completion
+
+    result = relay.job.submit(kind, follow=follow, **with_jobs(relay, asked))
     if result.is_new:
         completion.queued(relay, result.id, asked)
     elif not quiet:
@@ -416,7 +469,6 @@ _ABOUT_HOSTS = ("on", "needs", "excluded", "resources", "prefer")
 
 def _describe(asked: dict[str, Any], *, as_json: bool) -> None:
     """Say what would be queued; the broker is asked only about a host or jobs that were named."""
-    from relayq.cli import show
     from relayq.client import Relay
 
     if means_all(asked):
@@ -427,12 +479,14 @@ def _describe(asked: dict[str, Any], *, as_json: bool) -> None:
         return
     named = {"after", "with_job", *(() if asked.get("wait_for_host") else _ABOUT_HOSTS)}
     with client() if named & asked.keys() else Relay() as relay:
-        given = dict(asked)
-        if "after" in asked:
-            given["after"] = relay.job.select(asked["after"])
-        if "with_job" in asked:
-            given["with_job"] = relay.job.select([asked["with_job"]])[0]
-        spec = relay.job.plan("run_command", **given)
+        spec = relay.job.plan("run_command", **with_jobs(relay, asked))
+    tell_plan(spec, as_json=as_json)
+
+
+def tell_plan(spec: Spec, *, as_json: bool) -> None:
+    """Say what would be queued."""
+    from relayq.cli import show
+
     if as_json:
         # Each dry run makes up another id.
         shown = {key: value for key, value in show.spec_as_json(spec).items() if key != "id"}

@@ -56,6 +56,11 @@ def number_of(count: int, what: str) -> str:
     return f"{count} {what}{'' if count == 1 else 's'}"
 
 
+def dollars(amount: float) -> str:
+    """Return an amount in USD; of one below ten cents a bit more."""
+    return f"${amount:.4f}" if 0 < amount < 0.1 else f"${amount:.2f}"
+
+
 def instant(at: float) -> str:
     """Return an instant in local time."""
     return datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M:%S")

@@ -10,7 +10,7 @@ import click
 from relayq.cli import selection
 from relayq.cli.options import client, json_option
 from relayq.cli.selection import Chosen
-from relayq.cli.texts import inert, span
+from relayq.cli.texts import inert, instant, span
 from relayq.model.jobs import JobState
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def _explanation(relay: Relay, result: JobResult) -> Explanation:
         outcome=result.outcome() if record.attempt else None,
         crash_limit=relay.config.retry.crash_limit,
     )
-    return explain(record, store.places.around(record), scene, span=span)
+    return explain(record, store.places.around(record), scene, span=span, when=instant)
 
 
 def _taken(

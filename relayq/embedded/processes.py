@@ -16,9 +16,11 @@ from relayq.errors import RelayqError
 LOCK_LIMIT = 330.0  # a broker may read its data for 300 s
 
 # A fresh interpreter forks and ends, so that what it started is no child of ours: it leaves no
-# zombie in a program that goes on, and a fork of a program with threads isn't safe.
+# zombie in a program that goes on, and a fork of a program with threads isn't safe. Signals that
+# the program holds back just now are not its business: nobody could end it.
 _DETACH = """
-import os, sys
+import os, signal, sys
+signal.pthread_sigmask(signal.SIG_SETMASK, [])
 pid = os.fork()
 if pid:
     print(pid)

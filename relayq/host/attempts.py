@@ -51,18 +51,20 @@ class ClaimNote:
     signed: bytes
     failures: int
     losses: int
+    account: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as `command.json` holds it."""
-        signed = self.signed.decode()
-        return {"signed": signed, "failures": self.failures, "losses": self.losses}
+        counts = {"failures": self.failures, "losses": self.losses}
+        return {"signed": self.signed.decode(), **counts, "account": self.account}
 
     @classmethod
     def read(cls, directory: Path) -> ClaimNote | None:
         """Return it, None when the attempt never was prepared."""
         try:
             note = json.loads((directory / "command.json").read_text())["claim"]
-            return cls(note["signed"].encode(), int(note["failures"]), int(note.get("losses", 0)))
+            counts = int(note["failures"]), int(note.get("losses", 0))
+            return cls(note["signed"].encode(), *counts, str(note.get("account", "")))
         except (OSError, ValueError, KeyError):
             return None
 
@@ -84,11 +86,16 @@ def mark_delivered(directory: Path, *, keep: bool) -> None:
 
 
 def remove(directory: Path) -> None:
-    """Remove an attempt's directory, which holds files only: shutil.rmtree takes twice the time."""
-    # What can't be removed now is a later prune's or the next worker's: it has been delivered.
+    """Remove an attempt's directory: files, perhaps a desk; shutil.rmtree takes twice the time.
+
+    What can't be removed now is a later prune's or the next worker's: it has been delivered.
+    """
     with suppress(OSError):
         for entry in os.scandir(directory):
-            os.unlink(entry.path)
+            if entry.is_dir(follow_symlinks=False):
+                remove(Path(entry.path))
+            else:
+                os.unlink(entry.path)
         os.rmdir(directory)
 
 

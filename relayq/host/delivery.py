@@ -17,15 +17,19 @@ from typing import NamedTuple
 from relayq import clock
 from relayq.config import Config
 from relayq.dispatch import TEMPLATE
-from relayq.errors import BrokerUnavailable
-from relayq.host import attempts
+from relayq.errors import BrokerUnavailable, RelayqError
+from relayq.host import attempts, reports
 from relayq.host.attempts import ClaimNote
 from relayq.host.process import ExitRecord, Shim
 from relayq.kinds import Ended, Verdict, find
-from relayq.model.jobs import JobState, Outcome, Reason, Token
+from relayq.model.accounts import AccountPause, Usage
+from relayq.model.jobs import JobState, Outcome, Reason, Spec, Token
+from relayq.model.placement import queue_of
 from relayq.model.retries import RetryPolicy, decide, delay_after_fault
+from relayq.model.sessions import Session
 from relayq.signing import Signer
 from relayq.store import Store
+from relayq.store.leases import Further
 
 log = logging.getLogger(__name__)
 
@@ -71,29 +75,90 @@ class Attempt:
 
 def judge(attempt: Attempt, record: ExitRecord, signer: Signer) -> Verdict:
     """Return what the end of an attempt's process means."""
-    if record.reason == "cancel":
-        return Verdict(JobState.CANCELLED, Reason.USER)
     if record.reason == HAND_BACK:
         return Verdict(JobState.QUEUED, HAND_BACK)
-    if record.reason in _LIMITS:
-        return Verdict(JobState.FAILED, record.reason, error=record.error)
     if record.status == "unstarted":
+        if record.reason == "cancel":
+            return Verdict(JobState.CANCELLED, Reason.USER)
         reason = Reason.HOST if record.reason == Reason.HOST else Reason.SPAWN
         return Verdict(JobState.FAILED, reason, error=record.error)
+    report = reports.read(attempt.directory)
+    if report is None and record.reason == "cancel":
+        return Verdict(JobState.CANCELLED, Reason.USER)
+    if report is None and record.reason in _LIMITS:
+        return Verdict(JobState.FAILED, record.reason, error=record.error)
     spec = signer.check_spec(attempt.note.signed, id=attempt.token.id)
-    return find(spec.kind).kind.interpret(
-        Ended(record.code, record.signal, record.reason, record.error)
+    verdict = find(spec.kind).kind.interpret(
+        Ended(
+            record.code,
+            record.signal,
+            record.reason,
+            record.error,
+            report=report,
+            failures=attempt.note.failures,
+            fallbacks=bool(_next_queue(spec, attempt.note.account)),
+            at=clock.now(),
+            jitter=random.random(),
+        )
+    )
+    return _overruled(verdict, record)
+
+
+def _overruled(verdict: Verdict, record: ExitRecord) -> Verdict:
+    """Return the verdict on a process that was ended: what it reported counts, not how it ended."""
+    if record.reason == "cancel":
+        state, reason, error = JobState.CANCELLED, str(Reason.USER), None
+    elif record.reason in _LIMITS:
+        state, reason, error = JobState.FAILED, record.reason, record.error
+    else:
+        return verdict
+    return Verdict(
+        state,
+        reason,
+        result=verdict.result,
+        error=error,
+        session=verdict.session,
+        usage=verdict.usage,
     )
 
 
-class Further(NamedTuple):
-    """Whether another attempt follows: the delay until then, and the count that this one adds to.
+def _next_queue(spec: Spec, account: str) -> str:
+    """Return the queue for the accounts that the job names after this one, "" if none is left."""
+    if account not in spec.accounts:
+        return ""
+    # Not those before it: two agents that aren't logged in would send it to and fro for ever.
+    left = spec.accounts[spec.accounts.index(account) + 1 :]
+    return queue_of(replace(spec.constraints, accounts=left)) if left else ""
 
-    Without a delay this was the last one.
+
+class Again(NamedTuple):
+    """Whether another attempt follows: when, and the count of the record that this one adds to.
+
+    Without a delay and an instant this was the last one.
     """
 
     delay: float | None = None
     counts: str = ""
+    until: float | None = None
+
+    @property
+    def follows(self) -> bool:
+        """Whether there is to be one."""
+        return self.delay is not None or self.until is not None
+
+
+_NOTHING = Further()
+
+
+def _session(attempt: Attempt, verdict: Verdict) -> Session | None:
+    """Return what the registry of sessions is told; an impossible id is the agent's fault."""
+    if verdict.session is None:
+        return None
+    try:
+        return Session(**verdict.session, job=attempt.token.id)
+    except (RelayqError, TypeError) as error:
+        log.warning("no session of %s is noted: %s", attempt.token.id, error)
+        return None
 
 
 class Delivery:
@@ -105,6 +170,7 @@ class Delivery:
         self._host = host
         self._room = config.defaults.max_log // 2
         self._crash_limit = config.retry.crash_limit
+        self._elsewhere_after = config.resume_elsewhere_after
         #: Until when, on the boot clock, this host takes no job because it couldn't start the last.
         self.wary_until = 0.0
         self._faults = 0
@@ -145,8 +211,8 @@ class Delivery:
         if verdict.state is JobState.QUEUED:
             self._give_back(attempt)
             return
-        further = self._further(attempt, verdict, record)
-        if further.delay is not None:
+        again = self._again(attempt, verdict, record)
+        if again.follows:
             verdict = replace(verdict, state=JobState.SCHEDULED)
         outcome = self._outcome(attempt, verdict, record)
         if not outcome.is_whole:
@@ -159,14 +225,16 @@ class Delivery:
             signal=outcome.signal,
             outcome=self._signer.sign_outcome(outcome),
             template=TEMPLATE,
-            delay=further.delay,
-            counts=further.counts,
+            delay=again.delay,
+            until=again.until,
+            counts=again.counts,
+            further=self._further(attempt, verdict),
         )
         log.info("%s is %s", token.id, word, extra={"job": token.id, "attempt": token.attempt})
         if word == "stale":
             self.lose(token)
-        elif word == JobState.SCHEDULED and further.delay is not None:
-            self.on_retry(further.delay)
+        elif word == JobState.SCHEDULED and again.delay is not None:
+            self.on_retry(again.delay)
         if attempt.directory.exists():
             attempts.mark_delivered(attempt.directory, keep=not outcome.is_whole)
         attempt.settled.set()
@@ -215,26 +283,58 @@ class Delivery:
             told.append("one of its processes was ended: it hit its memory limit")
         return tuple(told)
 
-    def _further(self, attempt: Attempt, verdict: Verdict, record: ExitRecord | None) -> Further:
+    def _further(self, attempt: Attempt, verdict: Verdict) -> Further:
+        """Return what else the broker is told of an agent's end; nothing of a command's."""
+        if not verdict.question and verdict.usage is None:
+            return _NOTHING
+        account = attempt.note.account
+        spec = self._signer.check_spec(attempt.note.signed, id=attempt.token.id)
+        queue = wide = ""
+        if verdict.next_agent:
+            # A paused account is passed over until it is open again.
+            is_paused = verdict.account_until is not None
+            queue = spec.queue if is_paused else _next_queue(spec, account)
+        # A person's answer goes to the session, too.
+        if verdict.stays and verdict.state in (JobState.SCHEDULED, JobState.NEEDS_HUMAN):
+            # Another agent's account may be open sooner, but has not this session.
+            alone = verdict.state is JobState.NEEDS_HUMAN
+            queue, wide = spec.queue_on(self._host, account, alone=alone), spec.queue
+        pause = None
+        if account and verdict.account_until is not None:
+            pause = AccountPause(account, until=verdict.account_until, reason=verdict.reason)
+        return Further(
+            queue=queue,
+            wide=wide,
+            overflow=self._elsewhere_after if wide else None,
+            question=verdict.question,
+            choices=verdict.choices,
+            pause=pause,
+            usage=Usage(**verdict.usage) if verdict.usage else None,
+            session=_session(attempt, verdict),
+        )
+
+    def _again(self, attempt: Attempt, verdict: Verdict, record: ExitRecord | None) -> Again:
         """Say whether another attempt follows, by the cause of this one's end."""
         if record is not None and record.started_at is not None:
             self._faults = 0
         if verdict.state is JobState.SCHEDULED:
-            return Further(_UNKNOWN_KEY_DELAY)
+            if verdict.delay is None and verdict.until is None:
+                return Again(_UNKNOWN_KEY_DELAY)
+            return Again(verdict.delay, verdict.counts, verdict.until)
         is_moot = verdict.reason == Reason.REFUSED or self._has_read_input(attempt)
         if verdict.state is not JobState.FAILED or is_moot:
-            return Further()
+            return Again()
         if verdict.reason == Reason.HOST:
-            return self._further_after_fault(attempt)
+            return self._again_after_fault(attempt)
         spec = self._signer.check_spec(attempt.note.signed, id=attempt.token.id)
         exit_code = record.code if record else None
         failures = attempt.note.failures + 1
         delay = decide(
             RetryPolicy.of(spec), verdict.reason, exit_code, failures, jitter=random.random()
         )
-        return Further() if delay is None else Further(delay, "failures")
+        return Again() if delay is None else Again(delay, "failures")
 
-    def _further_after_fault(self, attempt: Attempt) -> Further:
+    def _again_after_fault(self, attempt: Attempt) -> Again:
         # Else a host with a full disk takes every job of the fleet, and fails it.
         self._faults += 1
         rest = self._after_fault.delay(self._faults, jitter=random.random())
@@ -245,7 +345,7 @@ class Delivery:
             crash_limit=self._crash_limit,
             jitter=random.random(),
         )
-        return Further(delay, "losses")
+        return Again(delay, "losses")
 
     def _has_read_input(self, attempt: Attempt) -> bool:
         """Whether an input is gone that no further attempt could have."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
+import logging
 import os
+import shutil
 import socket
 import uuid
 from collections.abc import Callable, Mapping
@@ -15,12 +17,17 @@ import psutil
 
 from relayq import clock, kinds
 from relayq.config import Config, Entry
-from relayq.host import probes
+from relayq.errors import ConfigError
+from relayq.host import credentials, probes
 from relayq.model import machines
 from relayq.model.hosts import capabilities_of
 from relayq.store.leases import Registration
 
+log = logging.getLogger(__name__)
+
 _DAY = 86_400.0
+#: Models behind an API, and the key without which none of them answers.
+_MODELS = {"groq": "GROQ_API_KEY", "openai": "OPENAI_API_KEY"}
 
 #: What a job gets of the worker's own environment. The rest, above all relayq's own settings and
 #: secrets, stays with the worker.
@@ -59,7 +66,7 @@ class Sheet:
         self.revision = 0
         self.on_change: Callable[[], None] = lambda: None
         config.home.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._facts = self._composed(probes.glance(self._memory, os.environ))
+        self._facts = self._composed(probes.glance(self._memory, self._environ()))
 
     def current(self) -> dict[str, Any]:
         """Return the facts, as they are published."""
@@ -70,12 +77,36 @@ class Sheet:
         seen = probes.fingerprint(os.environ.get("PATH", os.defpath))
         if seen == self._seen and clock.boottime() < self._asked_at + _DAY:
             return
-        found = self._composed(probes.examine(self._memory, os.environ))
+        found = self._composed(probes.examine(self._memory, self._environ()))
         self._seen, self._asked_at = seen, clock.boottime()
         if found != self._facts:
             self._facts = found
             self.revision += 1
             self.on_change()
+
+    def _environ(self) -> dict[str, str]:
+        """Return the environment and the names of the agents' keys: a key is a login."""
+        return {**dict.fromkeys(self._keys(), "given"), **os.environ}
+
+    def _keys(self) -> frozenset[str]:
+        try:
+            return frozenset(credentials.read_keys(str(self._config.home / "agents.env")))
+        except ConfigError as error:
+            log.warning("%s", error)
+            return frozenset()
+
+    def _models(self) -> set[str]:
+        """Return the models that can be asked from here, and programs of one's own."""
+        keys = self._keys() | os.environ.keys()
+        entries = self._config.agents.items()
+        named = {
+            name
+            for name, entry in entries
+            if "url" in entry or shutil.which(str(entry.get("command") or ""))
+        }
+        return {f"agent:{name}" for name in named} | {
+            f"agent:{name}" for name, key in _MODELS.items() if key in keys
+        }
 
     def _composed(self, found: dict[str, Any]) -> dict[str, Any]:
         """Return what was found with what is declared."""
@@ -88,7 +119,9 @@ class Sheet:
         return {
             **facts,
             "capabilities": list(
-                capabilities_of(capabilities, (*worker.capabilities, *entry.capabilities))
+                capabilities_of(
+                    {*capabilities, *self._models()}, (*worker.capabilities, *entry.capabilities)
+                )
             ),
             "labels": sorted(worker.labels),
             "aliases": list(dict.fromkeys((*worker.aliases, *entry.aliases))),

@@ -61,6 +61,7 @@ class Heartbeat:
         self._complaint = ""
         runner.on_busy = self._on_busy
         runner.on_doubt = self._on_doubt
+        runner.on_asked = self.stop_waiting
         governor.on_change = self.stop_waiting
         sheet.on_change = self.stop_waiting
 
@@ -131,6 +132,7 @@ class Heartbeat:
         )
         if wishes is not None:
             self._governor.hear(named, wishes)
+        self._runner.desk.report(named)
 
     def _obey(self, attempt: Attempt, answer: str) -> None:
         if answer == "stale" and not attempt.settled.is_set():
@@ -285,6 +287,8 @@ class Duties:
                 self._runner.wake(str(message.get("queue", "")))
             case {"op": "beat"}:
                 self._heartbeat.stop_waiting()
+            case {"op": "answer", "job": str(id)}:
+                self._runner.desk.hear(self._runner.attempts(), id)
             case {"op": "magic", "mac": str(mac)}:
                 send_magic(mac)
             case {"op": "cancel", "job": str(id)}:

@@ -8,25 +8,39 @@ with the claim's lock held, or from the heartbeat.
 from __future__ import annotations
 
 import json
+import random
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
+from relayq.model.accounts import Quota
 from relayq.model.hosts import labels_of, queues_of
-from relayq.model.placement import KIND, UNIVERSAL, HostFacts, constraints_of, serves
+from relayq.model.placement import (
+    KIND,
+    UNIVERSAL,
+    HostFacts,
+    constraints_of,
+    has_agent,
+    serves,
+)
 from relayq.store.leases import Registry
 
 _UNKNOWN = Registry("", (), "")
+_QUOTA = Quota()
 _COMMAND = UNIVERSAL.removeprefix(KIND)
 
 
 class Queues:
     """The queues of one host."""
 
-    def __init__(self, host: str, limits: Mapping[str, int]) -> None:
+    def __init__(
+        self, host: str, limits: Mapping[str, int], quotas: Mapping[str, Quota] | None = None
+    ) -> None:
         self._host = host
         self._limits = limits
+        #: What the fleet may use of each account; any other has the default one.
+        self._quotas = quotas or {}
         self._facts: Mapping[str, Any] = {}
         self._registry = _UNKNOWN
         self._served: list[str] = queues_of(host)
@@ -76,16 +90,26 @@ class Queues:
             used.update(resources)
         offered = []
         for queue in self._served:
-            kind, wanted = _wanted(queue)
+            kind, wanted, accounts = _wanted(queue)
             if kind in self._limits and kinds[kind] >= self._limits[kind]:
                 continue
             is_free = all(
                 used[name] + count <= self._as_host.resources.get(name, 0)
                 for name, count in wanted.items()
             )
-            offered.append((queue, ("" if is_free else "!") + " ".join(wanted)))
+            words = [*wanted, *(self._quota(account) for account in accounts)]
+            offered.append((queue, ("" if is_free else "!") + " ".join(words)))
         self.is_holding = len(offered) < len(self._served) or any(w[:1] == "!" for _, w in offered)
         return offered
+
+    def _quota(self, account: str) -> str:
+        """Return what the claim is told of an account; with a "!" if its agent isn't here."""
+        quota = self._quotas.get(account, _QUOTA)
+        missing = "" if has_agent(account, self._as_host) else "!"
+        budget = round((quota.budget_usd or 0) * 1_000_000)
+        # Sessions that start together are refused together: a chance apart, and not in step.
+        stagger = quota.stagger * (1 + random.random())
+        return f"@{missing}{account}={quota.limit}:{budget}:{stagger:.3f}"
 
     def takes_commands(self, running: Iterable[bytes]) -> bool:
         """Whether the limit of commands leaves room: their nudges are for any host."""
@@ -104,8 +128,8 @@ def _taken(signed: bytes) -> tuple[str, Mapping[str, int]]:
 
 
 @lru_cache(maxsize=1024)
-def _wanted(queue: str) -> tuple[str, Mapping[str, int]]:
-    """Return the kind of a queue's jobs, and what each takes of its host."""
+def _wanted(queue: str) -> tuple[str, Mapping[str, int], tuple[str, ...]]:
+    """Return the kind of a queue's jobs, what each takes of its host, and its accounts."""
     asked = constraints_of(queue)
     kinds = (need.removeprefix(KIND) for need in asked.needs if need.startswith(KIND))
-    return next(kinds, _COMMAND), asked.resources
+    return next(kinds, _COMMAND), asked.resources, asked.accounts

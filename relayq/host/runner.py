@@ -7,53 +7,36 @@ token, and the permit file decides whether a shim may run at all.
 from __future__ import annotations
 
 import logging
-import os
 import secrets
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from relayq import clock
 from relayq.config import Config
 from relayq.dispatch import TEMPLATE
-from relayq.errors import BadSignature, BrokerFull, BrokerUnavailable, RelayqError
+from relayq.errors import BrokerFull, BrokerUnavailable, RelayqError
 from relayq.host import attempts, cgroups
 from relayq.host.attempts import ClaimNote
 from relayq.host.delivery import HAND_BACK, Attempt, Delivery, judge
-from relayq.host.facts import job_environment
-from relayq.host.feed import INPUT
+from relayq.host.desk import Desk
 from relayq.host.inputs import Inputs
-from relayq.host.process import ExitRecord, ForkServer, Shim, make_attempt_directory, sweep
+from relayq.host.preparation import Preparation, no_room, quotas_of
+from relayq.host.process import ExitRecord, ForkServer, Shim, sweep
 from relayq.host.process import attempts as attempt_directories
 from relayq.host.queues import Queues
 from relayq.host.replies import Replies
 from relayq.host.slots import Slots
-from relayq.kinds import Command, HostFacts, Verdict, find
-from relayq.model.jobs import JobState, Reason, Spec, Token
-from relayq.signing import Signer, UnknownKey
+from relayq.kinds import Verdict
+from relayq.model.jobs import JobState, Reason, Token
+from relayq.signing import Signer
 from relayq.store import Store
 from relayq.store.leases import Claim, Registration
 
 log = logging.getLogger(__name__)
 
-#: How long pipes may stay open after the command's own end (as `> >(tee)` needs).
-_LINGER = 2.0
 #: How often a slot thread looks up from waiting for its shim.
 _LOOK = 0.1
-
-
-def _no_room(error: OSError) -> Verdict:
-    said = f"its host can't write its files: {error.strerror or error}"
-    return Verdict(JobState.FAILED, Reason.HOST, error=said)
-
-
-def _limits(spec: Spec) -> dict[str, Any]:
-    """Return what a shim is told of a job's limits: nothing of one without."""
-    by_kernel = {"memory": spec.memory, "processes": spec.processes}
-    limits = {name: value for name, value in by_kernel.items() if value is not None}
-    told = {"limits": limits or None, "max_output": spec.max_output}
-    return {name: value for name, value in told.items() if value is not None}
 
 
 def _always(patience: float) -> bool:
@@ -76,7 +59,7 @@ class Runner:
         self.config = config
         self.who = who
         self.slots = Slots(config.worker.max_concurrent)
-        self.queues = Queues(who.host, config.worker.limits)
+        self.queues = Queues(who.host, config.worker.limits, quotas_of(config.agents))
         #: Whether the last claim was refused because this host is to take nothing.
         self.is_barred = False
         #: Whether this host takes nothing new for now, for its owner's sake or by a person's wish.
@@ -91,13 +74,16 @@ class Runner:
         self.on_busy: Callable[[], None] = lambda: None
         #: Called when only a beat can tell where this worker stands.
         self.on_doubt: Callable[[], None] = lambda: None
+        #: Called when a job has begun to ask something.
+        self.on_asked: Callable[[], None] = lambda: None
         self.delivery = Delivery(store, signer, who.host, config)
+        self.desk = Desk(store, signer)
         self._replies = Replies(store)
         self._inputs = Inputs(store)
         self._store = store
         self._signer = signer
         self._forks = forks
-        self._permit = permit
+        self._preparation = Preparation(config, who.host, store, signer, self.queues, permit)
         self._attempts: dict[Token, Attempt] = {}
         self._lock = threading.Lock()
         #: Held from a claim until its attempt is known here, and while the host registers: what
@@ -175,7 +161,7 @@ class Runner:
             if claim is None:
                 return None
             directory = self.config.spool / attempts.directory_name(claim.token)
-            note = ClaimNote(claim.signed, claim.failures, claim.losses)
+            note = ClaimNote(claim.signed, claim.failures, claim.losses, claim.account)
             attempt = Attempt(claim.token, note, directory)
             with self._lock:
                 self._attempts[claim.token] = attempt
@@ -244,7 +230,7 @@ class Runner:
     def _start(self, attempt: Attempt, claim: Claim) -> bool:
         """Start the job's process if all is in order; False when there is nothing to follow."""
         token = attempt.token
-        verdict = self._check_and_prepare(attempt)
+        verdict = self._preparation.prepare(attempt, claim)
         if verdict is not None:
             self.delivery.deliver(attempt, verdict)
             return False
@@ -269,7 +255,7 @@ class Runner:
             log.error("can't start %s: %s", token.id, error, extra={"job": token.id})
             if isinstance(error.__cause__, OSError):
                 # No room even for the record that says so.
-                self.delivery.deliver(attempt, _no_room(error.__cause__))
+                self.delivery.deliver(attempt, no_room(error.__cause__))
                 return False
         attempt.shim = Shim(attempt.directory)
         for reply in claim.replies:
@@ -289,57 +275,6 @@ class Runner:
                 while not other.shim.wait(_LOOK) and not self.leaving.is_set():
                     pass
 
-    def _check_and_prepare(self, attempt: Attempt) -> Verdict | None:
-        """Write the attempt's directory, or return the verdict on a spec that may not run."""
-        try:
-            spec = self._signer.check_spec(attempt.note.signed, id=attempt.token.id)
-            if not self.queues.serves(spec.queue):
-                raise BadSignature(f"it was signed for {spec.queue}")
-            declared = find(spec.kind)
-            host = HostFacts(name=self.who.host, home=os.path.expanduser("~"))
-            command = declared.kind.plan(declared.read_payload(spec.payload), host)
-            if command.feed and self._store.inputs.taken(spec.id):
-                raise RelayqError("its standard input went to an attempt before this one")
-        except UnknownKey as error:
-            return Verdict(JobState.SCHEDULED, Reason.AUTH, error=str(error))
-        except RelayqError as error:
-            return Verdict(JobState.FAILED, Reason.REFUSED, error=str(error))
-        attempt.is_fed = command.feed
-        try:
-            self._prepare(attempt, spec, command)
-        except OSError as error:
-            # A full disk, for instance: nothing was started, and that is known now.
-            return _no_room(error)
-        return None
-
-    def _prepare(self, attempt: Attempt, spec: Spec, command: Command) -> None:
-        token, directory, config = attempt.token, attempt.directory, self.config
-        data = b"" if command.feed else command.stdin
-        stdin = None if data is None else str(directory / INPUT)
-        make_attempt_directory(
-            config.spool,
-            directory.name,
-            {
-                "argv": list(command.argv),
-                "env": job_environment(os.environ, command.env, id=token.id, attempt=token.attempt),
-                "cwd": command.cwd,
-                "stdin": stdin,
-                "feed": command.feed,
-                "tty": command.tty,
-                "timeout": config.defaults.timeout if spec.timeout is None else spec.timeout,
-                "grace": config.defaults.grace,
-                "linger": _LINGER,
-                **_limits(spec),
-                "permit": str(self._permit),
-                "check": config.lease.check,
-                "umask": 0o022,
-                "job": token.id,
-                "claim": attempt.note.as_dict(),
-            },
-        )
-        if data is not None:
-            (directory / INPUT).write_bytes(data)
-
     def _follow(self, attempt: Attempt) -> None:
         """Wait for the end and settle it; returns early, leaving the job, when the worker stops."""
         shim = attempt.shim
@@ -349,6 +284,8 @@ class Runner:
             if self.leaving.is_set():
                 return
             self.delivery.send_head(attempt)
+            if self.desk.is_new(attempt):
+                self.on_asked()
         self._settle(attempt, shim.exit_record())
 
     def _settle(self, attempt: Attempt, record: ExitRecord | None) -> None:

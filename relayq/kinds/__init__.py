@@ -19,10 +19,20 @@ from relayq.model.jobs import JobState
 
 @dataclass(frozen=True, slots=True)
 class HostFacts:
-    """What a kind may know of the host that it plans for."""
+    """What a kind may know of the host that it plans for, and of the claim.
+
+    `state_dir` is where what outlives a job may be kept, `agents` the host's configuration of its
+    agents. `account` is the one that the claim gave, `<agent>/<name>`; `answer` is what a person
+    answered to the question of the attempt before: `text`, and `allow`, a list.
+    """
 
     name: str
     home: str
+    state_dir: str = ""
+    is_root: bool = False
+    agents: Mapping[str, Any] = field(default_factory=dict)
+    account: str = ""
+    answer: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,22 +53,50 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a process ended: exactly one of `exit_code` and `signal`, unless it never started."""
+    """How a process ended: exactly one of `exit_code` and `signal`, unless it never started.
+
+    `report` is the JSON object that it left in the file RELAYQ_REPORT, if it did. `failures` counts
+    the attempts before it that failed, `fallbacks` says that the job names another agent for when
+    this one can't, `at` is the instant of its judgement in Unix seconds, and `jitter` a number in
+    [0, 1): chance is the caller's to have.
+    """
 
     exit_code: int | None
     signal: int | None
     reason: str
     error: str | None = None
+    report: Mapping[str, Any] | None = None
+    failures: int = 0
+    fallbacks: bool = False
+    at: float = 0.0
+    jitter: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a job's end means. `result` None means: its standard output is the result."""
+    """What a job's end means. `result` None means: its standard output is the result.
+
+    A job that is `scheduled` is tried again after `delay` seconds or at the instant `until`;
+    `counts` names the count of the record that this attempt adds to. It `stays` on its host for a
+    while, where its session is, or goes to its `next_agent`. A person is asked the `question`.
+    Until `account_until` its account gets no further job. `usage` has the cost and the tokens,
+    `session` what the registry of sessions is told.
+    """
 
     state: JobState
     reason: str
     result: Any = None
     error: str | None = None
+    until: float | None = None
+    delay: float | None = None
+    counts: str = ""
+    question: str = ""
+    choices: tuple[str, ...] = ()
+    account_until: float | None = None
+    next_agent: bool = False
+    stays: bool = False
+    session: Mapping[str, Any] | None = None
+    usage: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +152,11 @@ def _fields(of: Declared) -> Mapping[str, bool]:
     }
 
 
-_BUILT_IN = {"run_command": "relayq.kinds.command"}
+_BUILT_IN = {
+    "run_command": "relayq.kinds.command",
+    "run_agent": "relayq.kinds.agent",
+    "run_claude": "relayq.kinds.agent",
+}
 _declared: dict[str, Declared] = {}
 
 

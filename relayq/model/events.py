@@ -15,7 +15,7 @@ class Event:
 
     `what` is mostly a past participle, such as `claimed`. `who` is the person (user@host) whose act
     it was, `count` of how many jobs the event tells, of which `job` is the first. `seconds` is by
-    how much a clock stepped, or how long nobody had let time pass.
+    how much a clock stepped, or how long nobody had let time pass. `account` is an agent's.
     """
 
     id: str
@@ -34,6 +34,7 @@ class Event:
     due_at: float | None = None
     seconds: float | None = None
     install: str | None = None
+    account: str | None = None
     count: int = 1
 
     def as_dict(self) -> dict[str, Any]:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
+from relayq.model.accounts import Account, lines
 from relayq.model.answers import WITH, Asked, HostAnswer, amount, answer
 from relayq.model.hosts import Host
 from relayq.model.jobs import JobRecord, JobState, Outcome, Reason
@@ -36,6 +38,7 @@ class Place:
     `ahead` counts the jobs that are before it in its queue; `first` are some of them, the first
     one first. `deadline` is the end of a running job's lease or the instant of a lost one's
     verdict. `orphan` names the host where an attempt that was judged lost may still run.
+    `accounts` are those that an agent's job may use.
     """
 
     now: float
@@ -43,6 +46,7 @@ class Place:
     first: tuple[str, ...] = ()
     deadline: float | None = None
     orphan: str | None = None
+    accounts: tuple[Account, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +74,17 @@ class Explanation:
     options: tuple[str, ...] = ()
 
 
-def explain(record: JobRecord, place: Place, scene: Scene, *, span: Span) -> Explanation:
-    """Say why a job is where it is."""
+def _in_utc(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def explain(
+    record: JobRecord, place: Place, scene: Scene, *, span: Span, when: Span = _in_utc
+) -> Explanation:
+    """Say why a job is where it is; `span` puts a duration into words, `when` an instant."""
     match record.state:
         case JobState.QUEUED:
-            return _queued(record, place, scene, span)
+            return _queued(record, place, scene, span, when)
         case JobState.WAITING:
             return _waiting(record, place, scene, span)
         case JobState.SCHEDULED:
@@ -91,7 +101,7 @@ def explain(record: JobRecord, place: Place, scene: Scene, *, span: Span) -> Exp
 # Not yet running
 
 
-def _queued(record: JobRecord, place: Place, scene: Scene, span: Span) -> Explanation:
+def _queued(record: JobRecord, place: Place, scene: Scene, span: Span, when: Span) -> Explanation:
     waits = place.now - record.created_at
     priority = _PRIORITIES.get(record.priority, str(record.priority))
     facts = [_position(place)]
@@ -101,8 +111,15 @@ def _queued(record: JobRecord, place: Place, scene: Scene, span: Span) -> Explan
         )
     if record.failures:
         facts.append(f"{_times(record.failures)} it failed, and was due for another attempt")
+    closed = lines(place.accounts, place.now, when)
+    facts += closed
     asked = Asked(
-        record, place.now, place.ahead, running=scene.running, taken=scene.taken, fleet=scene.fleet
+        record,
+        place.now,
+        place.ahead,
+        running=scene.running,
+        taken=scene.taken,
+        fleet=scene.fleet or (closed[0] if closed else ""),
     )
     answers = tuple(answer(host, asked, span) for host in scene.hosts)
     serving = [answer for answer in answers if answer.answer != "no"]
@@ -210,11 +227,15 @@ def _running(record: JobRecord, place: Place, scene: Scene, span: Span) -> Expla
     since = (record.started_at if is_started else record.claimed_at) or record.created_at
     doing = "runs" if is_started else "was claimed, and starts with the first answered beat,"
     facts = list(_heard(record, place, scene, span))
+    if record.question is not None:
+        facts.insert(0, f"it asks a person: {record.question}")
     if place.deadline is not None:
         facts.append(f"its lease ends in {span(place.deadline - place.now)}; each beat renews it")
     if record.spec and record.spec.timeout and is_started:
         facts.append(f"its time limit is {span(record.spec.timeout)}")
     options = [f"relayq logs -f {record.id}", f"relayq cancel {record.id}"]
+    if record.question is not None:
+        options.insert(0, f"relayq answer {record.id} TEXT")
     if record.paused is not None:
         doing = "stands still"
         since = record.paused_at or since
@@ -270,6 +291,11 @@ def _heard(record: JobRecord, place: Place, scene: Scene, span: Span) -> Iterato
 
 def _needs_human(record: JobRecord, place: Place, scene: Scene) -> Explanation:
     facts = []
+    options = ["relayq review"]
+    if record.question is not None:
+        facts.append(f"it asks: {record.question}")
+        facts += [f"choice {n}: {choice}" for n, choice in enumerate(record.choices, 1)]
+        options.append(f"relayq answer {record.id} TEXT")
     if record.reason == Reason.LOST:
         facts.append(f"its host was lost{_on(record)}, and the job says: on lost, ask")
         if place.orphan:
@@ -282,7 +308,7 @@ def _needs_human(record: JobRecord, place: Place, scene: Scene) -> Explanation:
         summary=f"waits for a person ({record.reason})",
         facts=tuple(facts),
         options=(
-            "relayq review",
+            *options,
             f"relayq logs {record.id}",
             f"relayq resolve {record.id} done|pending|failed --notes TEXT",
             f"relayq cancel {record.id}",
@@ -375,7 +401,12 @@ def _queue_in_words(record: JobRecord) -> str:
     if sort != "needs":
         return text
     asked = constraints_of(record.queue)
-    has = [*asked.needs, *(amount(name, count) for name, count in asked.resources.items())]
+    accounts = [" or ".join(asked.accounts)] if asked.accounts else []
+    has = [
+        *asked.needs,
+        *accounts,
+        *(amount(name, count) for name, count in asked.resources.items()),
+    ]
     named = " or ".join(asked.on) or "any host"
     what = f" with {' and '.join(has)}" if has else ""
     return f"{named}{what}{_but(asked.excluded)}"

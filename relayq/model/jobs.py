@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from enum import StrEnum
 from functools import cache
 from typing import Any
@@ -144,6 +144,10 @@ def normal_id(text: str) -> str:
     return text.strip().lower().replace("o", "0").replace("i", "1").replace("l", "1")
 
 
+#: Fields of a spec that JSON has as lists.
+_LISTS = ("after", "labels", "backoff", "retry_on", "on", "needs", "excluded", "accounts")
+
+
 @dataclass(frozen=True, slots=True)
 class Spec:
     """What to run, where and how; signed by the fleet's key, never changed.
@@ -156,7 +160,8 @@ class Spec:
     `resources` what the job takes of it (model/placement.py). It waits `overflow` seconds for the
     host that it would rather have, `prefer`, or for the one that the `strategy` chose; `with_job`
     is the job whose host it shares. It fails if no host has taken it `expires` seconds after its
-    submit.
+    submit. `accounts` are those that a job of an agent may use (`claude/default`), the first choice
+    first.
 
     `after` are ids of jobs that must have succeeded first. `retries` counts further attempts after
     one that failed by a cause of `retry_on`, after delays that grow within `backoff`
@@ -198,6 +203,7 @@ class Spec:
     strategy: str | None = None
     with_job: str | None = None
     expires: float | None = None
+    accounts: tuple[str, ...] = ()
 
     @property
     def constraints(self) -> Constraints:
@@ -210,6 +216,7 @@ class Spec:
             prefer=self.prefer,
             overflow=self.overflow,
             resources=self.resources,
+            accounts=self.accounts,
         )
 
     @property
@@ -217,6 +224,7 @@ class Spec:
         """Whether more is asked of its host than a name."""
         return (
             bool(self.on or self.needs or self.excluded or self.resources or self.prefer)
+            or bool(self.accounts)
             or f"{KIND}{self.kind}" != UNIVERSAL
         )
 
@@ -226,6 +234,22 @@ class Spec:
         if self.is_constrained:
             return queue_of(self.constraints)
         return "any" if self.host is None else f"host.{self.host}"
+
+    def queue_on(self, host: str, account: str = "", *, alone: bool = False) -> str:
+        """Return the queue on which only this host takes the job, such as where its session is.
+
+        The account whose session it is comes first there, or `alone`.
+        """
+        accounts = self.accounts
+        if account in accounts:
+            others = () if alone else tuple(one for one in accounts if one != account)
+            accounts = (account, *others)
+        return queue_of(replace(self.constraints, on=(host,), accounts=accounts))
+
+    def queue_without(self, account: str) -> str:
+        """Return the queue for the job's other accounts, "" if there is no other."""
+        others = tuple(one for one in self.accounts if one != account)
+        return queue_of(replace(self.constraints, accounts=others)) if others else ""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields that differ from their defaults, as JSON can hold them."""
@@ -249,7 +273,16 @@ class Spec:
         for name, value in kept.items():
             if type(value) not in allowed[name]:
                 raise ValueError(f"a spec's {name} can't be {value!r:.40}")
-        for name in ("after", "labels", "backoff", "retry_on", "on", "needs", "excluded"):
+        for name in (
+            "after",
+            "labels",
+            "backoff",
+            "retry_on",
+            "on",
+            "needs",
+            "excluded",
+            "accounts",
+        ):
             if name in kept:
                 kept[name] = tuple(kept[name])
         return cls(**kept)
@@ -304,6 +337,9 @@ class JobRecord:
     its hosts lost or couldn't start. `boot` is the install and the boot of the host that the last
     attempt ran on; `may_run` says that it was judged lost, and that its host has neither come back
     nor reported it gone.
+    `account` is what its last attempt used of an agent; `cost_usd` and the tokens are sums over all
+    attempts. A job that waits for a person's word says `question`, with `choices`, since
+    `asked_at`; `asks` is the id of a question that it asks while it runs.
     At `overflow_at` a queued job leaves the queue of the host that it prefers; at `expires_at` it
     fails if nobody has taken it.
     """
@@ -336,6 +372,14 @@ class JobRecord:
     may_run: bool = False
     overflow_at: float | None = None
     expires_at: float | None = None
+    account: str | None = None
+    cost_usd: float | None = None
+    tokens_in: int = 0
+    tokens_out: int = 0
+    question: str | None = None
+    choices: tuple[str, ...] = ()
+    asked_at: float | None = None
+    asks: str | None = None
 
     @property
     def duration(self) -> float | None:

@@ -34,7 +34,10 @@ _HOST = re.compile(r"[a-z0-9*]([a-z0-9*._-]{0,61}[a-z0-9*])?")
 _LABEL = re.compile(r"@[a-z0-9_*][a-z0-9._*-]{0,62}")
 _NEED = re.compile(r"@?[a-z0-9_][a-z0-9._:+/-]{0,62}")
 _RESOURCE = re.compile(r"([a-z][a-z0-9_.-]{0,62})=([1-9]\d{0,17})")
-_QUEUED_ON, _EXCLUDED, _OR = "on=", "!", "|"
+_ACCOUNT = re.compile(r"[a-z0-9][a-z0-9_.-]{0,31}/[a-z0-9][a-z0-9_.-]{0,31}")
+_QUEUED_ON, _QUEUED_ACCOUNT, _EXCLUDED, _OR = "on=", "account=", "!", "|"
+#: Names of resources that would be read as something else.
+_RESERVED = ("on", "account")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +46,9 @@ class Constraints:
 
     `on` are host names, patterns with stars and `@label`, of which one must fit; all `needs`
     must be had, and none of `excluded` may fit. `resources` are what the job takes of its host's.
-    `prefer` is no constraint: the job waits for that host first, `overflow` seconds long.
+    `accounts` are those of agents (`claude/default`) that it may use, the first choice first; a
+    host must have the agent of one. `prefer` is no constraint: the job waits for that host first,
+    `overflow` seconds long.
     """
 
     on: tuple[str, ...] = ()
@@ -52,6 +57,7 @@ class Constraints:
     prefer: str | None = None
     overflow: float | None = None
     resources: Mapping[str, int] = field(default_factory=dict)
+    accounts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +125,7 @@ def constrain(
     prefer: str | None = None,
     overflow: float | None = None,
     resources: Mapping[str, int] | None = None,
+    accounts: Iterable[str] = (),
 ) -> Constraints:
     """Return checked constraints in canonical order; a text may hold several, with commas.
 
@@ -133,7 +140,7 @@ def constrain(
         raise RelayqError(f"an overflow is a number of seconds from 0 on, not {overflow}")
     taken = {}
     for name, count in sorted((resources or {}).items()):
-        if not _RESOURCE.fullmatch(f"{name}={count}") or name == "on":
+        if not _RESOURCE.fullmatch(f"{name}={count}") or name in _RESERVED:
             raise RelayqError(f"a resource is NAME=N, N from 1 on: {name}={count}")
         taken[name] = count
     made = Constraints(
@@ -143,6 +150,7 @@ def constrain(
         prefer=prefer,
         overflow=overflow,
         resources=taken,
+        accounts=tuple(dict.fromkeys(_account(name) for name in accounts)),
     )
     if len(queue_of(made)) > LONGEST_QUEUE:
         raise RelayqError(
@@ -168,11 +176,24 @@ def _one_host(text: str) -> str:
     return names[0]
 
 
+def _account(text: str) -> str:
+    name = text.strip().lower()
+    if not _ACCOUNT.fullmatch(name):
+        raise RelayqError(f"an account is AGENT/NAME, such as claude/default, not {text!r}")
+    return name
+
+
+def agent_of(account: str) -> str:
+    """Return the agent whose account this is."""
+    return account.partition("/")[0]
+
+
 def queue_of(constraints: Constraints) -> str:
     """Return the widest queue for a job: of all hosts that meet its constraints."""
     tokens = [
         *sorted(set(constraints.needs)),
         *(f"{name}={count}" for name, count in sorted(constraints.resources.items())),
+        *([_QUEUED_ACCOUNT + _OR.join(constraints.accounts)] if constraints.accounts else []),
         *(_EXCLUDED + one for one in sorted(set(constraints.excluded))),
     ]
     on = sorted(set(constraints.on))
@@ -202,10 +223,13 @@ def _read(queue: str) -> Constraints:
         return Constraints(on=(text,))
     on: list[str] = []
     needs, excluded = [], []
+    accounts: list[str] = []
     resources = {}
     for token in text.split(",") if sort == "needs" else [""]:
         if token.startswith(_QUEUED_ON):
             on += token.removeprefix(_QUEUED_ON).split(_OR)
+        elif token.startswith(_QUEUED_ACCOUNT):
+            accounts += token.removeprefix(_QUEUED_ACCOUNT).split(_OR)
         elif token.startswith(_EXCLUDED):
             excluded.append(token.removeprefix(_EXCLUDED))
         elif found := _RESOURCE.fullmatch(token):
@@ -217,7 +241,11 @@ def _read(queue: str) -> Constraints:
     for place in (*on, *excluded):
         if not (_HOST.fullmatch(place) or _LABEL.fullmatch(place)):
             raise ValueError(f"not the name of a queue: {queue!r}")
-    return Constraints(tuple(on), tuple(needs), tuple(excluded), resources=resources)
+    if not all(_ACCOUNT.fullmatch(one) for one in accounts):
+        raise ValueError(f"not the name of a queue: {queue!r}")
+    return Constraints(
+        tuple(on), tuple(needs), tuple(excluded), resources=resources, accounts=tuple(accounts)
+    )
 
 
 def serves(queue: str, host: HostFacts) -> bool:
@@ -237,11 +265,19 @@ def lacks(constraints: Constraints, host: HostFacts) -> list[str]:
         missing.append(_is_not(on[0]) if len(on) == 1 else f"is none of {', '.join(on)}")
     missing += [f"is excluded by {place}" for place in constraints.excluded if _is(place, host)]
     missing += [_without(need) for need in constraints.needs if not _has(need, host)]
+    agents = list(dict.fromkeys(agent_of(one) for one in constraints.accounts))
+    if agents and not any(has_agent(one, host) for one in constraints.accounts):
+        missing.append("lacks " + " and ".join(f"agent:{agent}" for agent in agents))
     for name, count in constraints.resources.items():
         has = host.resources.get(name, 0)
         if has < count:
             missing.append(_too_little(name, has, count))
     return missing
+
+
+def has_agent(account: str, host: HostFacts) -> bool:
+    """Tell whether a host has the agent of an account."""
+    return f"agent:{agent_of(account)}" in host.capabilities
 
 
 def _is(place: str, host: HostFacts) -> bool:

@@ -13,6 +13,7 @@ class Tally:
     """How many attempts ended how; `run_time` and `wait_time` are sums in seconds.
 
     `timed` attempts have a run time, `waited` ones a wait: from their first queueing to the claim.
+    Cost (as agents estimate it) and tokens are those of agents' attempts.
     """
 
     succeeded: int = 0
@@ -25,6 +26,9 @@ class Tally:
     run_time: float = 0.0
     waited: int = 0
     wait_time: float = 0.0
+    cost_usd: float = 0.0
+    tokens_in: int = 0
+    tokens_out: int = 0
 
     @property
     def success_rate(self) -> float | None:
@@ -48,16 +52,24 @@ class Tally:
 
 
 _COUNTS = tuple(Tally.__dataclass_fields__)
-_IN_MILLISECONDS = {"run_ms": "run_time", "wait_ms": "wait_time"}
+#: What is counted in whole parts of its unit: its name, and how many of them make one.
+_PARTS = {
+    "run_ms": ("run_time", 1000),
+    "wait_ms": ("wait_time", 1000),
+    "cost_micro": ("cost_usd", 1_000_000),
+}
 
 
 def tallies(rows: Iterable[tuple[str, str, str, int]]) -> dict[tuple[str, str], Tally]:
-    """Return the sums by host and kind of rows of host, kind, what and how many."""
+    """Return the sums by host and kind of rows of host, kind, what and how many.
+
+    Of agents' jobs the kind is followed by the agent: `run_agent claude`.
+    """
     sums: dict[tuple[str, str], dict[str, float]] = {}
     for host, kind, what, count in rows:
         own = sums.setdefault((host, kind), {})
-        name = _IN_MILLISECONDS.get(what, what)
-        own[name] = own.get(name, 0) + (count / 1000 if what in _IN_MILLISECONDS else count)
+        name, parts = _PARTS.get(what, (what, 1))
+        own[name] = own.get(name, 0) + (count / parts if parts > 1 else count)
     return {
         key: Tally(**{name: own[name] for name in _COUNTS if name in own})  # type: ignore[arg-type]
         for key, own in sums.items()
@@ -67,9 +79,15 @@ def tallies(rows: Iterable[tuple[str, str, str, int]]) -> dict[tuple[str, str], 
 def grouped(
     found: Mapping[tuple[str, str], Tally], by: str, names: Mapping[str, str]
 ) -> dict[str, Tally]:
-    """Return the sums by `host` or `kind`; `names` are the hosts' present names by former ones."""
+    """Return the sums by `host`, `kind` or `agent`; only agents' jobs have an agent.
+
+    `names` are the hosts' present names by former ones.
+    """
     groups: dict[str, Tally] = {}
-    for (host, kind), tally in found.items():
-        name = names.get(host, host) if by == "host" else kind
+    for (host, words), tally in found.items():
+        kind, _, agent = words.partition(" ")
+        name = {"host": names.get(host, host), "kind": kind, "agent": agent}[by]
+        if not name:
+            continue
         groups[name] = groups.get(name, Tally()).plus(tally)
     return dict(sorted(groups.items()))

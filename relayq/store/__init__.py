@@ -1,9 +1,10 @@
 """The truth in Redis: records, leases, hosts, logs, inputs. The only Redis code.
 
 `Store` is one data set reached over one connection pool; its parts are `jobs`, `leases`, `hosts`,
-`logs`, `inputs`, `lookup`, `events` (the audit trail), `pauses`, `sweep` (mending), `places` (what
-is around a job) and `server` (Redis itself), each loaded when it is first used: a command that
-submits needs the first only. Every method raises `BrokerUnavailable` when Redis can't be reached.
+`logs`, `inputs`, `lookup`, `events` (the audit trail), `pauses`, `accounts`, `sessions` and
+`questions` (of agents), `sweep` (mending), `places` (what is around a job) and `server` (Redis
+itself), each loaded when it is first used: a command that submits needs the first only. Every
+method raises `BrokerUnavailable` when Redis can't be reached.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from relayq.store.keys import PREFIX, Keys
 from relayq.store.scripts import Scripts, broker_errors
 
 if TYPE_CHECKING:
+    from relayq.store.accounts import Accounts
     from relayq.store.events import Events
     from relayq.store.hosts import Hosts
     from relayq.store.inputs import Inputs
@@ -30,7 +32,9 @@ if TYPE_CHECKING:
     from relayq.store.logs import Logs
     from relayq.store.lookup import Lookup
     from relayq.store.pauses import Pauses
+    from relayq.store.questions import Questions
     from relayq.store.server import ServerFacts
+    from relayq.store.sessions import Sessions
     from relayq.store.stats import Stats
     from relayq.store.surroundings import Places
     from relayq.store.sweep import Sweep
@@ -137,6 +141,27 @@ class Store:
         return Pauses(self._scripts)
 
     @cached_property
+    def accounts(self) -> Accounts:
+        """Accounts of agents."""
+        from relayq.store.accounts import Accounts
+
+        return Accounts(self.connection, self.keys, self._scripts)
+
+    @cached_property
+    def sessions(self) -> Sessions:
+        """Sessions of agents."""
+        from relayq.store.sessions import Sessions
+
+        return Sessions(self.connection, self.keys, self._scripts)
+
+    @cached_property
+    def questions(self) -> Questions:
+        """What jobs ask people."""
+        from relayq.store.questions import Questions
+
+        return Questions(self.connection, self.keys, self._scripts)
+
+    @cached_property
     def sweep(self) -> Sweep:
         """What mends the indices."""
         from relayq.store.sweep import Sweep
@@ -162,7 +187,7 @@ class Store:
         """What is around a job."""
         from relayq.store.surroundings import Places
 
-        return Places(self.connection, self.keys)
+        return Places(self.connection, self.keys, self.accounts)
 
     def server_facts(self) -> dict[str, Any]:
         """Return Redis' own INFO."""

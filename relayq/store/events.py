@@ -26,6 +26,7 @@ _WORDS = {
     "r": "reason",
     "q": "queue",
     "k": "install",
+    "c": "account",
 }
 _WHOLE = {"a": "attempt", "x": "exit_code", "g": "signal", "p": "priority", "n": "count"}
 _DECIMAL = {"d": "due_at", "t": "seconds"}

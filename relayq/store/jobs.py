@@ -414,7 +414,22 @@ def _record(id: str, raw: Mapping[bytes, bytes], signed: bytes | None) -> JobRec
         may_run="orphan" in fields,
         overflow_at=number("widens"),
         expires_at=number("expires"),
+        **_agents_part(fields),
     )
+
+
+def _agents_part(fields: Mapping[str, str]) -> dict[str, Any]:
+    """Return what only the records of agents' jobs have, and of those that ask a person."""
+    found: dict[str, Any] = {
+        name: fields[name] for name in ("account", "question", "asks") if name in fields
+    }
+    found |= {name: int(fields[name]) for name in ("tokens_in", "tokens_out") if name in fields}
+    if "cost_micro" in fields:
+        found["cost_usd"] = int(fields["cost_micro"]) / 1e6
+    if "question" in fields:
+        choices = json.loads(fields.get("choices") or "[]")
+        found |= {"choices": tuple(choices), "asked_at": float(fields["asked_at"])}
+    return found
 
 
 def _asked_at(wish: str | None) -> float | None:

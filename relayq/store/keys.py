@@ -61,6 +61,21 @@ KEYS: dict[str, tuple[str, str, str]] = {
         "hash",
         "per day and hour: how many attempts ended how, by host and kind; TTL 400 d and 49 h",
     ),
+    "account": (
+        "account:",
+        "hash",
+        "per account of an agent: its pause, the next start, what it cost today; TTL 90 d or more",
+    ),
+    "account_active": (
+        "account_active:",
+        "set",
+        "per account: ids of running and lost jobs that use it; permanent",
+    ),
+    "accounts": ("accounts", "zset", "accounts by when they are forgotten; permanent"),
+    "session": ("session:", "hash", "where an agent's session lives; TTL 30 d"),
+    "sessions": ("sessions", "zset", "ids of sessions by their last use; permanent"),
+    "answer": ("answer:", "string", "a person's signed reply, for the next claim; pruned"),
+    "asking": ("asking", "zset", "running jobs that ask, by when they did; permanent"),
     "control": ("control:", "list", "per host: cancels and requests for output; TTL 120 s"),
 }
 

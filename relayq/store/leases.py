@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import zip_longest
 from typing import Any
 
 import redis
 
+from relayq.model.accounts import AccountPause, Usage
 from relayq.model.jobs import ENDS, JobState, Token
+from relayq.model.sessions import Session
 from relayq.store.keys import Keys
 from relayq.store.scripts import Scripts, broker_errors
 
@@ -53,7 +56,10 @@ class Keep:
 class Claim:
     """A job that was given to a slot; `replies` are followers that want its live output.
 
-    `failures` and `losses` are the record's counts of the attempts before this one.
+    `failures` and `losses` are the record's counts of the attempts before this one. `account` is
+    what an agent's job is to use, empty for others. `answer` is a person's signed reply to what the
+    job asked, and `outcome` then that of the last attempt that ended: a reply older than that was
+    heard already. Nothing of it but what is signed can be trusted.
     """
 
     token: Token
@@ -61,6 +67,73 @@ class Claim:
     failures: int
     losses: int
     replies: tuple[str, ...]
+    queue: str = ""
+    account: str = ""
+    answer: bytes | None = None
+    outcome: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Further:
+    """What else the end of an attempt says.
+
+    The job goes on in `queue`, if one is given, and after `overflow` seconds in the queue `wide`.
+    `question` and `choices` are for the person that it waits for. `pause` is of the account that it
+    used; `usage` and `session` are what this attempt adds.
+    """
+
+    queue: str = ""
+    wide: str = ""
+    overflow: float | None = None
+    question: str = ""
+    choices: Sequence[str] = ()
+    pause: AccountPause | None = None
+    usage: Usage | None = None
+    session: Session | None = None
+
+    def as_json(self, due_at: float | None) -> str:
+        """Return it as the script takes it, "" for nothing."""
+        said: dict[str, Any] = {}
+        if due_at is not None:
+            said["due_at"] = due_at
+        if self.queue:
+            said["queue"] = self.queue
+            if self.overflow is not None and self.wide not in ("", self.queue):
+                said |= {"wide": self.wide, "overflow": f"{self.overflow:.6f}"}
+        if self.question:
+            said |= {"question": self.question, "choices": json.dumps([*self.choices])}
+        if self.pause is not None:
+            said["pause"] = _pause(self.pause)
+        if self.usage is not None:
+            said["usage"] = {
+                "cost": micro(self.usage.cost_usd),
+                "has_cost": self.usage.cost_usd is not None,
+                "input": self.usage.input,
+                "output": self.usage.output,
+            }
+        if self.session is not None:
+            said["session"] = packed(self.session)
+        return json.dumps(said) if said else ""
+
+
+def micro(cost: float | None) -> int:
+    """Return a cost in whole millionths: sums of these don't drift."""
+    return 0 if cost is None else round(cost * 1_000_000)
+
+
+def packed(session: Session) -> dict[str, Any]:
+    """Return a session as the scripts take it."""
+    return asdict(session) | {"cost": micro(session.cost_usd)}
+
+
+def _pause(pause: AccountPause) -> dict[str, Any]:
+    if (pause.until is None) == (pause.seconds is None):
+        raise ValueError("a pause has either an end or a length")
+    ends = {"ends": pause.until} if pause.seconds is None else {"seconds": pause.seconds}
+    return {"account": pause.account, "reason": pause.reason, **ends}
+
+
+_NOTHING = Further()
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,13 +196,18 @@ class Leases:
             word = answer[0]
         if word != b"claimed":
             return str(word.decode())
-        _, id, attempt, signed, failures, losses, *replies = answer
+        _, id, attempt, signed, failures, losses, *told = answer
+        queue, account, reply, outcome, *replies = told
         return Claim(
             token=Token(id.decode(), int(attempt), uid),
             signed=signed or b"",
             failures=int(failures),
             losses=int(losses),
-            replies=tuple(reply.decode() for reply in replies),
+            replies=tuple(one.decode() for one in replies),
+            queue=queue.decode(),
+            account=account.decode(),
+            answer=reply or None,
+            outcome=outcome or None,
         )
 
     def registry(self, host: str) -> Registry:
@@ -207,9 +285,11 @@ class Leases:
         exit_code: int | None = None,
         signal: int | None = None,
         delay: float | None = None,
+        until: float | None = None,
         counts: str = "",
+        further: Further = _NOTHING,
     ) -> str:
-        """End an attempt; `delay` is the seconds until a retry, for the state scheduled.
+        """End an attempt; for the state scheduled its retry is due in `delay` seconds, or `until`.
 
         `counts` names the count of the record that it adds to: "failures", "losses", or none.
 
@@ -219,6 +299,8 @@ class Leases:
         """
         if state not in ENDS:
             raise ValueError(f"an attempt can't end as {state}")
+        if state is JobState.SCHEDULED and (delay is None) == (until is None):
+            raise ValueError("a retry has either a delay or an instant")
         answer = self._scripts.call(
             "finish",
             template=template,
@@ -232,6 +314,7 @@ class Leases:
             due="" if delay is None else delay,
             counts=counts,
             outcome=outcome,
+            further=further.as_json(until),
         )
         return str(answer.decode())
 

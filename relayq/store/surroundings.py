@@ -7,8 +7,10 @@ from typing import Any
 
 import redis
 
+from relayq.model.accounts import accounts_of
 from relayq.model.explanations import Place
 from relayq.model.jobs import JobRecord, JobState
+from relayq.store.accounts import Accounts
 from relayq.store.keys import Keys
 from relayq.store.scripts import broker_errors
 
@@ -19,13 +21,14 @@ _NAMED = 20
 class Places:
     """Looks around a job."""
 
-    def __init__(self, connection: redis.Redis, keys: Keys) -> None:
+    def __init__(self, connection: redis.Redis, keys: Keys, accounts: Accounts) -> None:
         # redis-py types an answer as the union of what every protocol version may give.
         self._connection: Any = connection
         self._keys = keys
+        self._accounts = accounts
 
     def around(self, record: JobRecord) -> Place:
-        """Return what is around a job, in one round trip."""
+        """Return what is around a job, in one round trip; an agent's takes two more."""
         queue = self._keys("queue", record.queue)
         pipe = self._connection.pipeline(transaction=False)
         pipe.time()
@@ -43,6 +46,7 @@ class Places:
             first=tuple(id.decode() for id in head[:ahead]),
             deadline=score if has_deadline else None,
             orphan=orphan.decode().partition(" ")[0] if orphan else None,
+            accounts=tuple(self._accounts.fetch(accounts_of(record.queue))),
         )
 
     def oldest_queued(self) -> float | None:

@@ -27,6 +27,8 @@ _INDICES = (
     *("ids", "state", "queue", "queues", "active", "by_host", "name", "group", "hosts"),
     *("overflow", "expiring", "companions"),
 )
+#: The same, of agents' jobs.
+_OF_AGENTS = ("account_active", "asking")
 #: Keys that are one job's, whether its record is still there or not.
 _OF_A_JOB = ("job", "spec", "outcome", "late", "log", "dependents", "companions")
 
@@ -83,9 +85,9 @@ class Sweep:
         work: dict[tuple[str, str], list[str | bytes]] = {}
         for key in found:
             name, suffix = self._keys.parts(key.decode())
-            if name in _INDICES:
+            if name in _INDICES or name in _OF_AGENTS:
                 place.indices.append([name, suffix])
-            if name in _OF_A_JOB:
+            if name in _OF_A_JOB or name == "answer":
                 jobs[suffix] = None
             elif name in ("host", "unique"):
                 work.setdefault((name, ""), []).append(suffix)

@@ -35,6 +35,7 @@ def problems(store: Store) -> list[str]:
         *_names(found),
         *_unique(found),
         *_phases(found),
+        *_agents(store, found),
     ]
 
 
@@ -230,3 +231,27 @@ def _phases(found: Found) -> Iterator[str]:
             yield f"{id} is lost, though it never started"
         if record.get("phase") == "claimed" and "started" in record:
             yield f"{id} is claimed, yet has the start of an earlier attempt"
+
+
+def _agents(store: Store, found: Found) -> Iterator[str]:
+    """Accounts in use, questions that stand, and replies, against the records."""
+    held = {id: record for id, record in found.records.items() if record["state"] in HELD}
+    used: dict[str, set[str]] = {}
+    for id, record in held.items():
+        if "account" in record:
+            used.setdefault(record["account"], set()).add(id)
+    keys = [store.keys.parts(key.decode()) for key in store.connection.keys("*account_active:*")]
+    for name in {*used, *(suffix for _, suffix in keys)}:
+        members = store.connection.smembers(store.keys("account_active", name))
+        if differs := {id.decode() for id in members} ^ used.get(name, set()):
+            yield f"active of account {name} differs from the records by {differs}"
+    asking = {id for id, record in held.items() if "asks" in record and "question" in record}
+    listed = {id.decode() for id in store.connection.zrange(store.keys("asking"), 0, -1)}
+    if differs := listed ^ asking:
+        yield f"asking differs from the records by {differs}"
+    for id, record in found.records.items():
+        if "asks" in record and id not in held:
+            yield f"{id} is {record['state']}, and yet asks"
+        may_ask = record["state"] in {*HELD, JobState.NEEDS_HUMAN}
+        if "question" in record and not may_ask:
+            yield f"{id} is {record['state']} with a question"

@@ -6,7 +6,12 @@ On real servers only: fakeredis has no memory limit.
 import pytest
 
 from relayq.errors import BrokerUnavailable
+from relayq.model.accounts import AccountPause, Usage
 from relayq.model.jobs import JobState
+from relayq.model.questions import Question
+from relayq.model.sessions import Session
+from relayq.store.leases import Further
+from tests.redis.agents import CLAUDE, AgentHost, agent_job
 from tests.redis.fleet import spec
 from tests.redis.scenes import reach
 
@@ -206,3 +211,53 @@ def test_a_restarted_worker_can_speak_for_its_jobs(fleet, fill_memory):
 def snapshot(store):
     """Return everything that Redis holds."""
     return {key: store.connection.dump(key) for key in store.connection.keys("*")}
+
+
+# Agents' jobs
+
+
+def test_an_agents_job_that_is_refused_holds_no_account(fleet, store, fill_memory):
+    host = AgentHost(fleet)
+    agent_job(fleet)
+    before = snapshot(store)
+    fill_memory()
+
+    with pytest.raises(BrokerUnavailable):
+        host.ask()
+
+    assert snapshot(store) == before
+
+
+def test_an_answer_is_refused_with_nothing_changed(fleet, store, fill_memory):
+    id = reach(fleet, JobState.NEEDS_HUMAN)
+    before = snapshot(store)
+    fill_memory()
+
+    with pytest.raises(BrokerUnavailable):
+        fleet.dispatcher.answer(id, "yes")
+
+    assert snapshot(store) == before
+
+
+def test_an_agent_asks_and_ends_all_the_same(fleet, store, fill_memory):
+    host = AgentHost(fleet)
+    token = host.start(agent_job(fleet))
+    session = Session("s1", "claude", CLAUDE, "pi4", "/tmp", job=token.id, turns=2)
+    fill_memory()
+
+    store.sessions.note(session)
+    assert store.questions.ask(token, Question("q1", "Which?")) == ("asked", None)
+    further = Further(
+        queue="needs.kind:run_agent,account=claude/default,on=pi4",
+        pause=AccountPause(CLAUDE, seconds=600.0, reason="five_hour"),
+        usage=Usage(0.5, 10, 2),
+        session=session,
+    )
+    ended = host.finish(token, JobState.SCHEDULED, delay=600.0, counts="", further=further)
+
+    assert ended == JobState.SCHEDULED
+    [account] = store.accounts.list()
+    assert (account.reason, account.spent_usd, account.active) == ("five_hour", 0.5, ())
+    assert store.sessions.fetch("s1").turns == 2
+    assert store.accounts.resume(CLAUDE) is True
+    assert store.accounts.pause(CLAUDE, seconds=60) > fleet.now()

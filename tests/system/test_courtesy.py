@@ -377,7 +377,8 @@ def test_a_worker_begins_with_a_look_at_its_machine(fleet, tmp_path):
 
     slow = f"sleep 1; test -e {tmp_path / 'open'}"
     fleet.start_worker(**LOOKS, RELAYQ_WORKER__PAUSE__GATE=slow)
-    until(lambda: courtesy(fleet).get("state") == "no_new_work", within=10, what="its state")
+    closed = ("no_new_work", "frozen")
+    until(lambda: courtesy(fleet).get("state") in closed, within=10, what="its state")
 
     assert waiting.state == "queued"
     (tmp_path / "open").touch()

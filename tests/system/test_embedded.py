@@ -198,6 +198,18 @@ def test_a_stop_ends_a_server_that_hangs(config, monkeypatch):
     assert servers_of(config) == []
 
 
+def test_a_broker_hears_the_signals_that_its_starter_holds_back(config):
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    try:
+        facts = embedded.start_broker(config)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    os.kill(facts.pid, signal.SIGTERM)
+
+    until(lambda: servers_of(config) == [], within=20, what="the broker to end")
+
+
 def test_before_the_first_start_there_is_no_broker(config):
     assert embedded.broker_url(config) is None
     assert embedded.running_broker(config) is None

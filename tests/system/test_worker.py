@@ -77,7 +77,8 @@ def test_a_job_gets_its_own_environment_and_none_of_relayqs(shared_fleet, monkey
     assert "ASKED=for" in lines
     assert f"RELAYQ_JOB_ID={result.id}" in lines
     ours = [line for line in lines if line.startswith("RELAYQ_")]
-    assert {line.split("=")[0] for line in ours} == {"RELAYQ_JOB_ID", "RELAYQ_ATTEMPT"}
+    names = {line.partition("=")[0] for line in ours}
+    assert names == {"RELAYQ_JOB_ID", "RELAYQ_ATTEMPT", "RELAYQ_REPORT", "RELAYQ_DESK"}
 
 
 def test_a_job_runs_in_the_workers_home_or_where_it_was_asked_to(shared_fleet, tmp_path):

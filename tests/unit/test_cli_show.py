@@ -283,3 +283,53 @@ def test_a_job_that_never_ran_says_why():
     assert show.verdict(replace(FAILED, exit_code=127), OUTCOME) == (
         "3f2a00000000  failed: exit 127 (command not found) after 0.2s on pi4"
     )
+
+
+AGENTS = replace(
+    QUEUED,
+    kind="run_agent",
+    spec=replace(
+        SPEC,
+        kind="run_agent",
+        payload={"agent": "claude", "prompt": "fix it", "permission": "read_only", "max_turns": 3},
+        accounts=("claude/default", "codex/default"),
+    ),
+)
+
+
+def test_an_agents_job_shows_its_prompt_its_agent_and_what_it_may_do():
+    lines = show.plan(AGENTS.spec)
+
+    assert show.kind_of(AGENTS) == "agent/claude"
+    assert any(line.split() == ["Prompt", "fix", "it"] for line in lines)
+    assert "claude, permission read_only, turns 3, or codex/default" in "\n".join(lines)
+
+
+def test_the_agent_that_took_over_is_the_one_that_is_shown():
+    assert show.kind_of(replace(AGENTS, account="codex/default")) == "agent/codex"
+
+
+def test_a_question_is_shown_with_its_numbered_choices():
+    asking = replace(
+        AGENTS,
+        state=JobState.NEEDS_HUMAN,
+        question="allow it?",
+        choices=("yes", "no"),
+        cost_usd=0.0042,
+        tokens_in=1200,
+        finished_at=1003.0,
+    )
+
+    text = "\n".join(show.job_details(asking, None, 2000.0))
+
+    assert "Question  allow it?" in text
+    assert "2 no" in text
+    assert "1,200 tokens, $0.0042" in text
+    assert f"relayq answer {asking.id}" in text
+
+
+@pytest.mark.parametrize(
+    ("amount", "shown"), [(0.0, "$0.00"), (0.0042, "$0.0042"), (0.5, "$0.50"), (12.345, "$12.35")]
+)
+def test_small_amounts_are_not_rounded_to_nothing(amount, shown):
+    assert texts.dollars(amount) == shown

@@ -54,7 +54,7 @@ def test_a_template_is_filled_with_the_fields_of_a_job(text, shown):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("{{.nope}}", "no field nope; there are after, attempt, .*unique"),
+        ("{{.nope}}", "no field nope; there are account, .*unique"),
         ("{{.spec.nope}}", "no field spec.nope"),
         ("{{.id.deeper}}", "no field id.deeper"),
         ("{{id}}", "expected a field such as {{.id}}, got {{id}}"),

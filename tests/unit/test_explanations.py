@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from relayq.model.accounts import Account
 from relayq.model.explanations import Explanation, Place, Scene, explain, in_words
 from relayq.model.hosts import Host
 from relayq.model.jobs import JobRecord, JobState, Outcome, Reason, Spec
@@ -305,3 +306,38 @@ def test_a_job_beside_one_without_a_host_refers_to_that():
 
     assert "is to run where l3ad does" in answers(explained)["pi4"][1]
     assert explained.options[0] == "relayq why l3ad"
+
+
+# Agents' jobs
+
+
+def test_a_job_whose_account_is_paused_says_until_when():
+    one = record(queue="needs.kind:run_agent,account=claude/default", kind="run_agent")
+    account = Account("claude/default", until=NOW + 3600, reason="five_hour")
+    capable = {"capabilities": ["kind:run_agent", "agent:claude"]}
+
+    found = why(one, Place(now=NOW, accounts=(account,)), hosts=[host(facts=capable)])
+
+    [said] = [fact for fact in found.facts if "claude/default" in fact]
+    assert said.startswith("claude/default waits for its limit until ")
+    assert found.hosts[0].answer == "busy"
+    assert found.hosts[0].why == said
+
+
+def test_a_parked_question_and_its_choices_are_shown():
+    asked = {"question": "Log in?", "choices": ("go on", "stop")}
+    one = record(JobState.NEEDS_HUMAN, reason="auth", **asked)
+
+    found = why(one)
+
+    assert found.facts == ("it asks: Log in?", "choice 1: go on", "choice 2: stop")
+    assert "relayq answer j0b TEXT" in found.options
+
+
+def test_a_question_of_a_running_job_is_shown():
+    one = record(JobState.RUNNING, phase="started", question="Which branch?", asks="q1")
+
+    found = why(one)
+
+    assert found.facts[0] == "it asks a person: Which branch?"
+    assert found.options[0] == "relayq answer j0b TEXT"

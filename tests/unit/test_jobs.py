@@ -59,6 +59,7 @@ FULL = Spec(
     strategy="random",
     with_job="abd200000000",
     expires=3600.0,
+    accounts=("claude/default", "codex/work"),
 )
 RECORD = JobRecord(
     id="abc100000000",
@@ -201,7 +202,8 @@ def test_a_spec_cannot_be_changed():
 def test_a_job_waits_in_its_hosts_queue_or_in_the_one_for_all():
     assert SPEC.queue == "any"
     assert replace(SPEC, host="pi4").queue == "host.pi4"
-    assert FULL.queue == "needs.ffmpeg,cuda=1,!pi*,on=pi4"
+    want = "needs.ffmpeg,cuda=1,account=claude/default|codex/work,!pi*,on=pi4"
+    assert FULL.queue == want
 
 
 def test_an_unknown_kind_is_a_need_that_an_old_worker_does_not_serve():

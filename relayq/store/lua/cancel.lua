@@ -18,6 +18,7 @@ if state == "running" or state == "lost" then
   call("EXPIRE", K.control .. r[2], 120)
   return { "asked", r[2] }
 end
+if state == "needs_human" then close_question(id) end
 event("cancelled", "j", id, "w", who)
 settle(id, state, "cancelled", "user", at)
 settle_dependents(id, "cancelled", at)

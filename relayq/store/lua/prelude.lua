@@ -60,7 +60,8 @@ local function nudge(id, kind, queue)
 end
 
 -- Note what happened in the audit trail, in pairs: j job, h host, a attempt, w who asked, s state,
--- r reason, x exit code, g signal, q queue, p priority, d due, t seconds, n count, k install.
+-- r reason, x exit code, g signal, q queue, p priority, d due, t seconds, n count, k install,
+-- c account of an agent.
 -- Its instant is the entry's id. 10,000 entries are 1.2 MB.
 local function event(what, ...)
   call("XADD", K.events, "MAXLEN", "~", 10000, "*", "e", what, ...)
@@ -84,9 +85,74 @@ local function move(id, from, to, score)
   call("HSET", K.job .. id, "state", to)
 end
 
+-- What a job asked a person is moot, and so is a reply to it.
+local function close_question(id)
+  call("ZREM", K.asking, id)
+  call("HDEL", K.job .. id, "asks", "question", "choices", "asked_at")
+  call("DEL", K.answer .. id)
+end
+
+-- What an agent's attempt held besides its slot: its account, and what it asks. Where the account's
+-- limit refused a claim, others may now.
+local function leave_account(id)
+  local r = call("HMGET", K.job .. id, "account", "asks")
+  if r[1] then
+    call("SREM", K.account_active .. r[1], id)
+    if call("HDEL", K.account .. r[1], "full") == 1 then wake("", now()) end
+  end
+  if r[2] then close_question(id) end
+end
+
+-- Note that an account was used or spoken of; one of which nobody hears for 90 days is forgotten.
+local function keep_account(account, at, ends)
+  local lasts = math.max(7776000, math.ceil((ends or at) - at) + 86400)
+  call("EXPIRE", K.account .. account, lasts)
+  call("ZADD", K.accounts, instant(at + lasts), account)
+  call("ZREMRANGEBYSCORE", K.accounts, "-inf", instant(at))
+end
+
+-- Have nothing start on an account before an instant; a later end that was said before stays.
+-- Then one job tries it, alone. Returns the end.
+local function pause_account(account, ends, reason, who, at)
+  local before = tonumber(call("HGET", K.account .. account, "ends") or 0)
+  if ends <= at or ends <= before then return before end
+  call("HSET", K.account .. account, "ends", instant(ends), "reason", reason, "probe", "due")
+  keep_account(account, at, ends)
+  event("limited", "c", account, "r", reason, "d", instant(ends), "w", who)
+  return ends
+end
+
+-- When the first choice of a queue's accounts may be used again, if it is paused.
+local function paused_until(queue, at)
+  local account = queue:match("[.,]account=([^,|]+)")
+  local ends = account and tonumber(call("HGET", K.account .. account, "ends") or 0)
+  if ends and ends > at then return ends end
+end
+
+-- Keep where a session lives, for 30 days; with `turns` and `cost`, what an attempt added to it.
+local function note_session(session, turns, cost, at)
+  local key, said = K.session .. session.id, {}
+  for _, name in ipairs({ "agent", "account", "host", "cwd", "home", "version", "job" }) do
+    table.insert(said, name)
+    table.insert(said, session[name])
+  end
+  call("HSET", key, "at", instant(at), unpack(said))
+  if turns ~= 0 then call("HINCRBY", key, "turns", turns) end
+  if cost ~= 0 then call("HINCRBY", key, "cost_micro", cost) end
+  call("EXPIRE", key, 2592000)
+  call("ZADD", K.sessions, instant(at), session.id)
+  call("ZREMRANGEBYSCORE", K.sessions, "-inf", instant(at - 2592000))
+end
+
+-- What `tally` counts a job as: its kind, and of an agent's job the agent.
+local function counted_as(kind, account)
+  return account and kind .. " " .. account:match("^[^/]*") or kind
+end
+
 -- Leave a running or lost attempt behind. Where the fleet's limit refused a claim, others may now.
 local function leave_host(id, host)
   if host then call("SREM", K.active .. host, id) end
+  leave_account(id)
   call("HDEL", K.job .. id, "phase", "pause", "paused", "paused_at")
   if call("HDEL", K.meta, "full") == 1 then wake("", now()) end
 end
@@ -117,7 +183,7 @@ local function enqueue(id, from, at, what, ...)
     since = instant(at)
     call("HSET", K.job .. id, "queued", since)
   end
-  call("HDEL", K.job .. id, "due", "waits", "reason", "started", "finished")
+  call("HDEL", K.job .. id, "due", "waits", "reason", "started", "finished", "question", "choices", "asked_at")
   move(id, from, "queued", instant(at))
   if r[5] then
     queue = queue_beside(r[5], r[6])
@@ -248,7 +314,8 @@ end
 -- The verdict on an attempt that is gone or counts as gone. `absent` is true when its host
 -- itself says that nothing of it is left; else a person's retry must wait for that host.
 local function verdict(id, from, at, crash_limit, absent)
-  local r = call("HMGET", K.job .. id, "cancel", "phase", "unstarted", "losses", "on_lost", "host", "attempt", "uid", "boot")
+  local r = call("HMGET", K.job .. id, "cancel", "phase", "unstarted", "losses", "on_lost", "host", "attempt", "uid", "boot",
+    "kind", "account")
   local host = r[6]
   local started = r[2] == "started"
   local on_lost = r[5] or "retry"
@@ -268,7 +335,7 @@ local function verdict(id, from, at, crash_limit, absent)
     return "queued"
   end
   local losses = call("HINCRBY", K.job .. id, "losses", 1)
-  tally(at, host or "-", call("HGET", K.job .. id, "kind"), { lost = 1 })
+  tally(at, host or "-", counted_as(r[10], r[11]), { lost = 1 })
   leave_host(id, host)
   if on_lost == "retry" and losses < tonumber(crash_limit) then
     enqueue(id, from, at, "judged", "s", "queued", "r", "lost", "h", host or "", "a", r[7] or "")
@@ -278,6 +345,14 @@ local function verdict(id, from, at, crash_limit, absent)
   settle(id, from, to, "lost", at)
   settle_dependents(id, to, at)
   return to
+end
+
+-- The host where an attempt that was judged lost may still run. Only a reboot of that same machine
+-- proves that nothing is left.
+local function orphaned_on(orphan)
+  local host, install, boot = orphan:match("^(%S+) ([^/]*)/(%S*)")
+  local now_there = call("HMGET", K.host .. host, "install", "boot")
+  if now_there[1] ~= install or now_there[2] == boot then return host end
 end
 
 -- "current" when the token (attempt, uid) holds the lease, else why not; and the record's state.
@@ -306,4 +381,5 @@ local function forget(id)
   call("ZREM", K.ids, id)
   call("DEL", K.job .. id, K.spec .. id, K.outcome .. id, K.late .. id, K.log .. id, K.done .. id,
     K.dependents .. id, K.companions .. id, K.followers .. id)
+  call("DEL", K.answer .. id)
 end

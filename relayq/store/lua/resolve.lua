@@ -8,6 +8,7 @@ if not from then return { "gone" } end
 if from ~= "needs_human" then return { "unfit", from } end
 local at = now()
 if note ~= "" then call("HSET", K.job .. id, "note", note) end
+close_question(id)
 event("resolved", "j", id, "s", state, "w", who)
 settle(id, from, state, "user", at)
 settle_dependents(id, state, at)

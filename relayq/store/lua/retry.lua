@@ -13,12 +13,8 @@ if not state then return { "gone" } end
 if state ~= "succeeded" and state ~= "failed" and state ~= "cancelled" and state ~= "needs_human" then
   return { "unfit", state }
 end
-if r[2] and force == "" then
-  local host, install, boot = r[2]:match("^(%S+) ([^/]*)/(%S*)")
-  local now_there = call("HMGET", K.host .. host, "install", "boot")
-  -- Only a reboot of that same machine proves that nothing is left.
-  if now_there[1] ~= install or now_there[2] == boot then return { "orphan", host } end
-end
+local orphan = r[2] and force == "" and orphaned_on(r[2])
+if orphan then return { "orphan", orphan } end
 if r[3] then
   local holder = holder_of(r[3])
   if holder and holder ~= id then return { "taken", holder } end
@@ -30,5 +26,6 @@ call("HDEL", K.job .. id, "cancel", "exit", "signal", "losses", "unstarted", "fa
   "orphan", "ended_by", "note", "expires")
 if note ~= "" then call("HSET", K.job .. id, "note", note) end
 call("DEL", K.done .. id)
+close_question(id)
 enqueue(id, state, at, "retried", "s", state, "w", who)
 return { "queued" }

@@ -24,6 +24,7 @@ local function delete(id)
   local listed = call("ZREM", K.ids, id)
   -- As long as a parent's set names it, a child still waits for that parent.
   settle_dependents(id, "failed", at)
+  listed = listed + call("DEL", K.answer .. id)
   if call("DEL", unpack(left)) + listed > 0 then note("deleted", id) end
 end
 
@@ -75,6 +76,21 @@ end
 
 local function is_held(state) return state == "running" or state == "lost" end
 
+-- What a running or lost job of an agent holds besides its slot.
+local function enter_agents_part(id)
+  local r = call("HMGET", K.job .. id, "account", "asks", "question", "asked_at")
+  if r[1] and call("SADD", K.account_active .. r[1], id) == 1 then note("entered", id) end
+  if r[2] and r[3] and call("ZADD", K.asking, "NX", r[4] or instant(at), id) == 1 then note("entered", id) end
+end
+
+local function check_agents_member(id)
+  local r = call("HMGET", K.job .. id, "state", "account", "asks", "question")
+  local is_account = index == "account_active"
+  if r[1] and is_held(r[1]) and (is_account and r[2] == suffix or not is_account and r[3] and r[4]) then return end
+  call(is_account and "SREM" or "ZREM", K[index] .. suffix, id)
+  note("removed", id)
+end
+
 local function enter(id)
   local r = call("HMGET", K.job .. id, "state", "host", "queue", "priority", "kind", "name", "group",
     "unique", "created", "queued", "claimed", "due", "finished", "widens", "expires", "attempt", "with", "narrow")
@@ -109,6 +125,7 @@ local function enter(id)
   if r[6] then add(K.name .. r[6], numbered(K.name .. r[6], id)) end
   if r[7] then add(K.group .. r[7], numbered(K.group .. r[7], id)) end
   if r[8] and not is_final(state) and call("SET", K.unique .. r[8], id, "NX") then note("entered", id) end
+  if is_held(state) then enter_agents_part(id) end
   if state == "waiting" then rewait(id) end
 end
 
@@ -155,6 +172,8 @@ for i = rest, #ARGV do
     enter(member)
   elseif index == "hosts" or index == "host" then
     check_host(member)
+  elseif index == "account_active" or index == "asking" then
+    check_agents_member(member)
   elseif index == "queues" then
     -- One that is empty goes by itself, a day after its last use.
     if not is_of_needs(member) and call("ZREM", K.queues, member) == 1 then

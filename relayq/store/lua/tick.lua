@@ -136,7 +136,13 @@ end
 for _, id in ipairs(call("ZRANGEBYSCORE", K.overflow, "-inf", instant(at), "LIMIT", 0, limit)) do
   call("ZREM", K.overflow, id)
   local r = call("HMGET", K.job .. id, "state", "queue", "wide", "overflow")
-  if r[1] == "queued" and r[4] then
+  local ends = r[1] == "queued" and r[4] and paused_until(r[2], at)
+  if ends then
+    -- Not its host keeps it waiting: where its session is it goes on when its account is free.
+    local widens = instant(ends + tonumber(r[4]))
+    call("ZADD", K.overflow, widens, id)
+    call("HSET", K.job .. id, "widens", widens)
+  elseif r[1] == "queued" and r[4] then
     call("HDEL", K.job .. id, "wide", "overflow", "widens")
     nudge(id, requeue(id, r[2], r[3], at), r[3])
     event("widened", "j", id, "q", r[3])

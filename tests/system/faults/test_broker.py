@@ -116,7 +116,7 @@ def test_a_broker_that_lost_its_last_second_goes_on_with_what_it_has(redis7, jou
         for id in lost:
             del journal.promises[id]
         # Each of the four times may take back what became of a job.
-    check_invariants(journal, scene.job, ["one"], starts=1 + 4)
+        check_invariants(journal, scene.job, ["one"], starts=1 + 4)
 
 
 @pytest.mark.parametrize("how", ["stopped", pytest.param("asleep", marks=pytest.mark.slow)])

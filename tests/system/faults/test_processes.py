@@ -260,12 +260,15 @@ def _read(path) -> dict | None:
 
 
 def fork_server(host: Host) -> int:
-    [server] = [
-        child.pid
-        for child in psutil.Process(host.pid).children()
-        if "relayq-shims" in child.name() or "forkserver" in " ".join(child.cmdline())
-    ]
+    [server] = [child.pid for child in psutil.Process(host.pid).children() if is_server(child)]
     return server
+
+
+def is_server(child: psutil.Process) -> bool:
+    try:
+        return "relayq-shims" in child.name() or "forkserver" in " ".join(child.cmdline())
+    except (psutil.ZombieProcess, psutil.NoSuchProcess):
+        return False
 
 
 def state_of(pid: int) -> str:

@@ -1,0 +1,113 @@
+"""What an agent gets of its host: an allow-list of variables, and the keys that it may have.
+
+Keys are in `agents.env` beside the configuration, lines of NAME=value that nobody else can read.
+They go to the one program that asked for them, by its environment, and are masked wherever its
+output is written.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from relayq.errors import ConfigError
+
+#: What an agent's shell inherits as well, so nothing that is secret.
+_PASSED_ON = frozenset("PATH HOME USER LOGNAME SHELL LANG LANGUAGE TZ TMPDIR".split())
+_JOBS_OWN = ("RELAYQ_JOB_ID", "RELAYQ_ATTEMPT", "RELAYQ_DESK")
+#: Whoever starts relayq from inside an agent must not have the next one take itself for nested.
+_NEVER = ("CLAUDECODE", "CLAUDE_CODE_")
+#: A shorter one would mask ordinary words.
+_SHORTEST_SECRET = 8
+
+
+def read_keys(path: str, account: str = "default") -> dict[str, str]:
+    """Return the keys for an account; a file that others can read is a ConfigError.
+
+    `NAME@work=value` is for the account `work` alone.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            text = file.read()
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"can't read the agents' keys: {error}", place=path) from error
+    if mode & 0o077:
+        raise ConfigError("others can read the agents' keys", place=path, hint=f"chmod 600 {path}")
+    entries = list(_entries(path, text))
+    common = {name: value for name, whose, value in entries if not whose}
+    return {**common, **{name: value for name, whose, value in entries if whose == account}}
+
+
+def _entries(path: str, text: str) -> Iterable[tuple[str, str, str]]:
+    for number, line in enumerate(text.splitlines(), 1):
+        line = line.strip().removeprefix("export ")
+        if not line or line.startswith("#"):
+            continue
+        name, is_given, value = line.partition("=")
+        name, _, whose = name.strip().partition("@")
+        if not is_given or not name.isidentifier():
+            # Not the line itself: it may be a key.
+            raise ConfigError("expected NAME=value", place=f"{path}:{number}")
+        value = value.strip()
+        if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
+            value = value[1:-1]
+        yield name, whose, value
+
+
+def environment(
+    own: Mapping[str, str],
+    *,
+    keys: Mapping[str, str],
+    passed: Iterable[str],
+    added: Mapping[str, str],
+) -> dict[str, str]:
+    """Return an agent's environment: what may be known, its keys, and what it is `added`."""
+    kept = {
+        name: value
+        for name, value in own.items()
+        if name in _PASSED_ON or name in _JOBS_OWN or name.startswith("LC_")
+    }
+    kept.setdefault("PATH", os.defpath)
+    wanted = {name: keys[name] for name in passed if name in keys}
+    scrubbed = {n: v for n, v in {**kept, **wanted}.items() if n in wanted or not _is_scrubbed(n)}
+    return {**scrubbed, "TERM": "dumb", **added}
+
+
+def _is_scrubbed(name: str) -> bool:
+    return name.startswith(_NEVER)
+
+
+class Mask:
+    """Replaces keys wherever they would be written down."""
+
+    def __init__(self, keys: Mapping[str, str]) -> None:
+        secrets = {v: n for n, v in keys.items() if len(v) >= _SHORTEST_SECRET and "\n" not in v}
+        # The longest first: one may be part of another.
+        self._secrets = sorted(secrets.items(), key=lambda one: -len(one[0]))
+
+    def text(self, text: str) -> str:
+        """Return the text with the names of the keys instead of their values."""
+        for value, name in self._secrets:
+            text = text.replace(value, f"[{name}]")
+        return text
+
+    def value(self, value: Any) -> Any:
+        """Return a JSON value with all its texts masked."""
+        match value:
+            case str():
+                return self.text(value)
+            case dict():
+                return {self.text(str(key)): self.value(one) for key, one in value.items()}
+            case list() | tuple():
+                return [self.value(one) for one in value]
+        return value
+
+    def line(self, raw: bytes) -> bytes:
+        """Return the line likewise."""
+        for value, name in self._secrets:
+            raw = raw.replace(value.encode(), f"[{name}]".encode())
+        return raw

@@ -1,0 +1,173 @@
+"""A claimed job becomes an attempt's directory on the disk: checked, planned, ready for a shim."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from relayq.config import Config
+from relayq.errors import BadSignature, RelayqError
+from relayq.host import desk
+from relayq.host.delivery import Attempt
+from relayq.host.facts import job_environment
+from relayq.host.feed import INPUT
+from relayq.host.process import make_attempt_directory
+from relayq.host.queues import Queues
+from relayq.host.reports import REPORT
+from relayq.kinds import Command, HostFacts, Verdict, find
+from relayq.model.accounts import Quota
+from relayq.model.jobs import JobState, Reason, Spec
+from relayq.signing import Signer, UnknownKey
+from relayq.store import Store
+from relayq.store.leases import Claim
+
+#: How long pipes may stay open after the command's own end (as `> >(tee)` needs).
+_LINGER = 2.0
+
+
+def no_room(error: OSError) -> Verdict:
+    """Return the verdict on an attempt for which its host can't write a file."""
+    said = f"its host can't write its files: {error.strerror or error}"
+    return Verdict(JobState.FAILED, Reason.HOST, error=said)
+
+
+class Preparation:
+    """Prepares the attempts of one worker."""
+
+    def __init__(
+        self,
+        config: Config,
+        host: str,
+        store: Store,
+        signer: Signer,
+        queues: Queues,
+        permit: Path,
+    ) -> None:
+        self._config = config
+        self._host = host
+        self._store = store
+        self._signer = signer
+        self._queues = queues
+        self._permit = permit
+
+    def prepare(self, attempt: Attempt, claim: Claim) -> Verdict | None:
+        """Write the attempt's directory, or return the verdict on a spec that may not run."""
+        try:
+            spec = self._signer.check_spec(attempt.note.signed, id=attempt.token.id)
+            if not self._queues.serves(spec.queue):
+                raise BadSignature(f"it was signed for {spec.queue}")
+            if spec.accounts and claim.account not in spec.accounts:
+                raise BadSignature(f"it was signed for {', '.join(spec.accounts)}")
+            answer = self._answer(claim)
+            declared = find(spec.kind)
+            command = declared.kind.plan(
+                declared.read_payload(spec.payload), self._facts(claim, answer)
+            )
+            if command.feed and self._store.inputs.taken(spec.id):
+                raise RelayqError("its standard input went to an attempt before this one")
+        except UnknownKey as error:
+            return Verdict(JobState.SCHEDULED, Reason.AUTH, error=str(error))
+        except _Forged as error:
+            question = (
+                "the answer to this job isn't what a person of this fleet said: answer again?"
+            )
+            return Verdict(
+                JobState.NEEDS_HUMAN, Reason.REFUSED, error=str(error), question=question
+            )
+        except RelayqError as error:
+            hint = f" ({error.hint})" if error.hint else ""
+            return Verdict(JobState.FAILED, Reason.REFUSED, error=f"{error}{hint}")
+        attempt.is_fed = command.feed
+        try:
+            self._write(attempt, spec, command)
+        except OSError as error:
+            # A full disk, for instance: nothing was started, and that is known now.
+            return no_room(error)
+        return None
+
+    def _answer(self, claim: Claim) -> dict[str, Any] | None:
+        """Return what a person answered, if that is what they signed."""
+        if claim.answer is None:
+            return None
+        token = claim.token
+        try:
+            reply = self._signer.check_answer(
+                claim.answer, id=token.id, attempt=token.attempt, outcome=claim.outcome
+            )
+        except UnknownKey:
+            raise
+        except BadSignature as error:
+            raise _Forged(str(error)) from error
+        return {"text": reply.text, "allow": list(reply.allow)}
+
+    def _facts(self, claim: Claim, answer: dict[str, Any] | None) -> HostFacts:
+        return HostFacts(
+            name=self._host,
+            home=os.path.expanduser("~"),
+            state_dir=str(self._config.home / "agents"),
+            is_root=os.geteuid() == 0,
+            agents=self._config.agents,
+            account=claim.account,
+            answer=answer,
+        )
+
+    def _write(self, attempt: Attempt, spec: Spec, command: Command) -> None:
+        token, directory, config = attempt.token, attempt.directory, self._config
+        data = b"" if command.feed else command.stdin
+        stdin = None if data is None else str(directory / INPUT)
+        environment = job_environment(os.environ, command.env, id=token.id, attempt=token.attempt)
+        environment["RELAYQ_REPORT"] = str(directory / REPORT)
+        environment["RELAYQ_DESK"] = str(directory / desk.DESK)
+        make_attempt_directory(
+            config.spool,
+            directory.name,
+            {
+                "argv": list(command.argv),
+                "env": environment,
+                "cwd": command.cwd,
+                "stdin": stdin,
+                "feed": command.feed,
+                "tty": command.tty,
+                "timeout": config.defaults.timeout if spec.timeout is None else spec.timeout,
+                "grace": config.defaults.grace,
+                "linger": _LINGER,
+                **_limits(spec),
+                "permit": str(self._permit),
+                "check": config.lease.check,
+                "umask": 0o022,
+                "job": token.id,
+                "claim": attempt.note.as_dict(),
+            },
+        )
+        if data is not None:
+            (directory / INPUT).write_bytes(data)
+
+
+def quotas_of(agents: Mapping[str, Mapping[str, Any]]) -> dict[str, Quota]:
+    """Return what the fleet may use of the accounts that the configuration names."""
+    quotas = {}
+    for agent, entry in agents.items():
+        for name, account in entry.get("accounts", {}).items():
+            asked: dict[str, Any] = {}
+            if "limit" in account:
+                asked["limit"] = int(account["limit"])
+            if account.get("budget") is not None:
+                asked["budget_usd"] = float(account["budget"])
+            if "stagger" in account:
+                asked["stagger"] = float(account["stagger"])
+            quotas[f"{agent}/{name}"] = Quota(**asked)
+    return quotas
+
+
+class _Forged(RelayqError):
+    """A reply isn't what a person signed for this attempt."""
+
+
+def _limits(spec: Spec) -> dict[str, Any]:
+    """Return what a shim is told of a job's limits: nothing of one without."""
+    by_kernel = {"memory": spec.memory, "processes": spec.processes}
+    limits = {name: value for name, value in by_kernel.items() if value is not None}
+    told = {"limits": limits or None, "max_output": spec.max_output}
+    return {name: value for name, value in told.items() if value is not None}

@@ -1,0 +1,1 @@
+"""The real claude, codex and gemini, against mock servers of their APIs."""

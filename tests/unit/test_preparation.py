@@ -1,0 +1,94 @@
+"""A claimed job is prepared only as it was signed, and with what a person really answered."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from relayq.config import Config
+from relayq.host.attempts import ClaimNote
+from relayq.host.delivery import Attempt
+from relayq.host.preparation import Preparation, quotas_of
+from relayq.model.accounts import Quota
+from relayq.model.jobs import JobState, Spec, Token
+from relayq.model.questions import Reply
+from relayq.signing import Signer
+from relayq.store.leases import Claim
+
+SIGNER = Signer(b"k" * 32)
+SPEC = Spec("j1", "run_claude", {"prompt": "please"}, accounts=("claude/default",))
+
+
+@pytest.fixture
+def prepare(tmp_path):
+    """Return a function that prepares a claim; the verdict, and what was written."""
+    queues = SimpleNamespace(serves=lambda queue: True)
+    store = SimpleNamespace(inputs=None)
+    made = Preparation(Config(home=tmp_path), "here", store, SIGNER, queues, tmp_path / "permit")
+
+    def prepared(**facts):
+        claim = Claim(
+            Token("j1", 2, "u"), SIGNER.sign_spec(SPEC), 0, 0, (), account="claude/default"
+        )
+        claim = replace(claim, **facts)
+        note = ClaimNote(claim.signed, 0, 0, claim.account)
+        attempt = Attempt(claim.token, note, tmp_path / "spool" / "j1.2.u")
+        verdict = made.prepare(attempt, claim)
+        if verdict is not None:
+            return verdict, None, None
+        command = json.loads((attempt.directory / "command.json").read_text())
+        return None, command, json.loads(Path(command["stdin"]).read_text())
+
+    return prepared
+
+
+def test_a_job_is_told_where_its_report_and_its_desk_are(prepare, tmp_path):
+    verdict, command, _ = prepare()
+
+    assert verdict is None
+    directory = tmp_path / "spool" / "j1.2.u"
+    assert command["env"]["RELAYQ_REPORT"] == str(directory / "report.json")
+    assert command["env"]["RELAYQ_DESK"] == str(directory / "desk")
+    assert command["claim"]["account"] == "claude/default"
+
+
+def test_an_account_that_was_not_signed_for_is_refused(prepare):
+    verdict, _, _ = prepare(account="claude/other")
+
+    assert (verdict.state, verdict.reason) == (JobState.FAILED, "refused")
+    assert "claude/default" in verdict.error
+
+
+def test_a_persons_answer_gets_to_the_order(prepare):
+    reply = Reply("j1", 1, text="yes", allow=("Bash",))
+
+    _, _, order = prepare(answer=SIGNER.sign_answer(reply))
+
+    assert order["answer"] == {"text": "yes", "allow": ["Bash"]}
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        SIGNER.sign_answer(Reply("j1", 2, text="yes")),
+        SIGNER.sign_answer(Reply("j2", 1, text="yes")),
+        SIGNER.sign_answer(Reply("j1", 1, text="yes"))[:-3] + b"no}",
+        b"yes",
+    ],
+)
+def test_an_answer_that_nobody_signed_for_this_attempt_is_asked_for_again(prepare, reply):
+    verdict, command, _ = prepare(answer=reply)
+
+    assert (verdict.state, command) == (JobState.NEEDS_HUMAN, None)
+    assert "answer again" in verdict.question
+
+
+def test_accounts_have_the_quotas_of_the_configuration():
+    agents = {
+        "claude": {"accounts": {"work": {"limit": 1, "budget": 5.0, "stagger": 0.0}, "home": {}}},
+        "codex": {"stall": 60.0},
+    }
+
+    assert quotas_of(agents) == {"claude/work": Quota(1, 5.0, 0.0), "claude/home": Quota()}
