@@ -22,6 +22,7 @@ import fakeredis
 import psutil
 import pytest
 import redis
+from hypothesis import HealthCheck, settings
 
 from tests.agents import install
 from tests.waiting import until
@@ -39,6 +40,11 @@ def missing(reason: str, *, excused: bool = False) -> NoReturn:
     if IN_CI and not excused:
         pytest.fail(f"{reason}, and CI must have it", pytrace=False)
     pytest.skip(reason)
+
+
+# How fast examples are made says how busy the machine is.
+settings.register_profile("relayq", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("relayq")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -288,7 +288,7 @@ def test_down_refuses_while_a_job_runs_and_kills_it_when_told_so(home, monkeypat
 
 
 def test_down_waits_for_what_runs_and_lets_nothing_begin(home):
-    first = submit("sleep 1.5; echo done")
+    first = submit("sleep 5; echo done")
     begun(first)
 
     done = relayq("down", "--wait")
