@@ -9,12 +9,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout, suppress
 from difflib import get_close_matches
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from relayq.cli import terminal
+from relayq.cli.groups import Group
 from relayq.cli.options import client
 from relayq.cli.placing import named_host
 from relayq.cli.submissions import (
@@ -50,24 +50,7 @@ _LOCAL = frozenset(
 ) | {*"schema tools mcp args env account fallbacks".split()}
 
 
-class _Agent(click.Group):
-    """A group of which most commands are imported only when they are asked for."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names, the most wanted first."""
-        return [*self.commands, *_ELSEWHERE]
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return a command."""
-        if cmd_name not in _ELSEWHERE:
-            return super().get_command(ctx, cmd_name)
-        module, _, attribute = _ELSEWHERE[cmd_name].partition(":")
-        command = getattr(import_module(module), attribute)
-        assert isinstance(command, click.Command)
-        return command
-
-
-@click.group(cls=_Agent)
+@click.group(cls=Group, elsewhere=_ELSEWHERE)
 def agent() -> None:
     """Have AI agents work: claude, codex, gemini, groq, and what your configuration adds."""
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from relayq import clock
 from relayq.cli import fleet, templates
+from relayq.cli.groups import Group
 from relayq.cli.options import client, complete, json_option
 from relayq.cli.texts import number_of
 from relayq.errors import Conflict
@@ -25,24 +25,7 @@ _ELSEWHERE = {
 _host_argument = click.argument("name", metavar="HOST", shell_complete=complete("hosts"))
 
 
-class _Hosts(click.Group):
-    """A group of which some commands are imported only when they are asked for."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names, the looking ones first."""
-        return [*self.commands, *_ELSEWHERE]
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return a command."""
-        if cmd_name not in _ELSEWHERE:
-            return super().get_command(ctx, cmd_name)
-        module, _, attribute = _ELSEWHERE[cmd_name].partition(":")
-        command = getattr(import_module(module), attribute)
-        assert isinstance(command, click.Command)
-        return command
-
-
-@click.group(cls=_Hosts, invoke_without_command=True)
+@click.group(cls=Group, elsewhere=_ELSEWHERE, invoke_without_command=True)
 @json_option
 @click.pass_context
 def hosts(ctx: click.Context, as_json: bool) -> None:
