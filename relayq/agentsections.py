@@ -6,7 +6,7 @@ adapters are (relayq/agents/adapters.py); here only what a host says of an agent
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +25,8 @@ from relayq.parsing import (
     yes_or_no,
 )
 
+#: A job's label that says what of `privacy:` it is under.
+PRIVATE = "private:"
 MODES = ("read_only", "edit", "full")
 
 
@@ -54,6 +56,30 @@ class Privacy:
 
     agents: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ()
+
+
+def refusal(
+    privacy: Mapping[str, Privacy],
+    labels: Iterable[str],
+    *,
+    account: str,
+    is_here: Callable[[tuple[str, ...]], bool],
+) -> str:
+    """Say why a job with these labels may not run on this host, "" if it may.
+
+    A label that isn't named here is the submitter's alone, whose word is in the job's signed
+    constraints. `account` is that of an agent's job, "" of any other.
+    """
+    for name in (one.removeprefix(PRIVATE) for one in labels if one.startswith(PRIVATE)):
+        kept = privacy.get(name)
+        if kept is None:
+            continue
+        agent = account.partition("/")[0]
+        if agent and kept.agents and agent not in kept.agents:
+            return f"privacy.{name} of this host's configuration doesn't allow {agent}"
+        if kept.hosts and not is_here(kept.hosts):
+            return f"privacy.{name} of this host's configuration doesn't allow this host"
+    return ""
 
 
 @dataclass

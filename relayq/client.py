@@ -22,6 +22,7 @@ from relayq.agentjobs import OfAgents
 from relayq.config import Config
 from relayq.dispatch import Dispatcher
 from relayq.errors import RelayqError, Unplaceable
+from relayq.fleetviews import OfFleet
 from relayq.model.jobs import FINAL, JobRecord, JobState, Spec, new_id
 from relayq.model.placement import Placement, able, facts_of
 from relayq.model.selectors import check_filters
@@ -50,7 +51,8 @@ class Relay:
     """A connection to a fleet; `job` asks it things.
 
     `url` is a broker's, `home` the directory with configuration and fleet key; without them the
-    environment and `~/.relayq` decide. `say` gets relayq's own remarks, a line each.
+    environment and `~/.relayq` decide. `say` gets relayq's own remarks, a line each. `is_brief` is
+    for a process that asks little and ends: it starts faster.
     """
 
     def __init__(
@@ -59,9 +61,11 @@ class Relay:
         url: str | None = None,
         home: str | os.PathLike[str] | None = None,
         say: Callable[[str], None] = _say,
+        is_brief: bool = False,
     ) -> None:
         self._url = url
         self._home = home
+        self._is_brief = is_brief
         self.say = say
         self._lock = threading.Lock()
         self._session: Session | None = None
@@ -99,7 +103,7 @@ class Relay:
 
                     url = embedded.ensure(self.config, say=self.say)
                 signer = Signer(load_key(self.config.fleet_key_path))
-                store = connect(url)
+                store = connect(url, is_brief=self._is_brief)
                 store.jobs.who = self.submitter
                 self._session = Session(store, signer, self.say, tick=self.config.lease.tick)
             return self._session
@@ -130,7 +134,7 @@ class Relay:
                 self._session = None
 
 
-class Job(OfHosts, OfAgents):
+class Job(OfHosts, OfFleet, OfAgents):
     """Submits jobs and finds them again."""
 
     def __init__(self, relay: Relay | None = None) -> None:

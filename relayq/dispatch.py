@@ -9,7 +9,6 @@ delivery_tag. It is never trusted: the claim decides what runs.
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -323,6 +322,8 @@ class _Locator:
 
     def _placed(self, constraints: Constraints, strategy: str) -> Placement:
         hosts: Mapping[str, HostFacts] = self._hosts
+        import random
+
         cursor = self._store.jobs.next_turn() if strategy == "round-robin" else 0
         try:
             return place(

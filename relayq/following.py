@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
 from relayq import clock
@@ -30,6 +30,8 @@ class Followed(Protocol):
     is_followed: bool
     #: Attempts up to this one are over and told; 0 for all to be read.
     told: int
+    #: Told the record each time that nothing comes for a while.
+    on_silence: Callable[[JobRecord], None]
 
     @property
     def record(self) -> JobRecord:
@@ -100,7 +102,9 @@ class Following:
             self._result.keep(outcome)
         # An end that nobody announced to us, as after an outage, shows in the record.
         if not ended and not pieces and not self._ended:
-            ended = not self._result.record.state.is_waitable
+            record = self._result.record
+            ended = not record.state.is_waitable
+            self._result.on_silence(record)
         if ended and not self._ended:
             self._ended, self._asked_at = True, clock.boottime()
         return pieces

@@ -30,11 +30,11 @@ class OfHosts:
         `lasts` is seconds, or a text such as "2h". Returns the hosts that were told; one that is
         away obeys when it is back.
         """
-        return pause(self.relay.session(), host=host, lasts=lasts, reason=reason)
+        return pause(self.relay.session(), host=self._own(host), lasts=lasts, reason=reason)
 
     def resume_host(self, host: str) -> Sequence[str]:
         """Let a host go on; Conflict when nobody paused it."""
-        return resume(self.relay.session(), host=host)
+        return resume(self.relay.session(), host=self._own(host))
 
     def pause_fleet(self, lasts: float | str | None = None, *, reason: str = "") -> Sequence[str]:
         """Pause every host, those included that come later; see `pause_host`."""
@@ -47,7 +47,16 @@ class OfHosts:
     def wake_host(self, host: str, via: Sequence[str] = ()) -> Sequence[str]:
         """Have other hosts send the packet that wakes a sleeping one; returns those asked."""
         session, lease = self.relay.session(), self.relay.config.lease
-        return wake(session, host, online_within=lease.length, via=via)
+        senders = [self._own(name) for name in via]
+        return wake(session, self._own(host), online_within=lease.length, via=senders)
+
+    def _own(self, name: str) -> str:
+        """Return the own name of a host that goes by this one."""
+        name = self.relay.config.host_called(name)
+        hosts = self.relay.session().store.hosts.list(online_within=0.0)
+        if any(host.name == name for host in hosts):
+            return name
+        return next((host.name for host in hosts if name in host.aliases), name)
 
 
 def pause(

@@ -6,12 +6,13 @@ say when the broker goes and comes back. How an output gets here is in `relayq.f
 
 from __future__ import annotations
 
-import secrets
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from relayq import agentjobs, clock, pausing
+from relayq.agentsections import PRIVATE
 from relayq.dispatch import Dispatcher
 from relayq.errors import (
     Conflict,
@@ -29,7 +30,7 @@ from relayq.model.jobs import JobRecord, JobState, Outcome, Reason, priority_num
 from relayq.model.output import STDERR, STDOUT, Frame, only, split
 from relayq.parsing import size_text
 from relayq.session import Session
-from relayq.specs import PRIVATE, where
+from relayq.specs import where
 
 if TYPE_CHECKING:
     from relayq.agents.answers import Answer
@@ -50,10 +51,12 @@ class JobResult:
         self, session: Session, id: str, *, follow: bool = False, fresh: bool = False
     ) -> None:
         self.id = id
-        self.reply = secrets.token_hex(8)
+        self.reply = os.urandom(8).hex()
         self.told = 0
         self._session = session
         self.is_followed = follow
+        #: Told the record now and then while a live output is silent.
+        self.on_silence: Callable[[JobRecord], None] = lambda record: None
         #: Whether the submit made the job, and didn't find one with the same unique key.
         self.is_new = fresh
         self._is_fresh = fresh
@@ -308,7 +311,7 @@ class JobResult:
         logs = self._session.store.logs
         if follow:
             # Before the job is queued: what claims it is told of its followers then.
-            self.told, self.reply = self.record.attempt, secrets.token_hex(8)
+            self.told, self.reply = self.record.attempt, os.urandom(8).hex()
             logs.ack(self.reply, 0)
             logs.follow(self.id, self.reply)
         try:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeVar
+from functools import cached_property
+from typing import TYPE_CHECKING, TypeVar
 
 from relayq import clock
 from relayq.errors import BrokerUnavailable, WaitTimeout
 from relayq.signing import Signer
 from relayq.store import Store
-from relayq.waiting import Bystander
+
+if TYPE_CHECKING:
+    from relayq.waiting import Bystander
 
 _AGAIN = 0.5
 
@@ -30,8 +33,12 @@ class Session:
     tick: float = 5.0
     is_cut_off: bool = field(default=False)
 
-    def __post_init__(self) -> None:
-        self._bystander = Bystander(self.store, self.tick)
+    @cached_property
+    def _bystander(self) -> Bystander:
+        # Imported only for a wait: logging and random take a tenth of what a short command does.
+        from relayq.waiting import Bystander
+
+        return Bystander(self.store, self.tick)
 
     def patiently(self, ask: Callable[[], T], deadline: float | None) -> T | None:
         """Ask, over an outage if need be; None when the broker didn't answer this time."""

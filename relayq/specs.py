@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from relayq import clock, kinds
+from relayq import clock
+from relayq.agentsections import PRIVATE
 from relayq.config import KEYS, Config
 from relayq.errors import NoSuchHost, RelayqError
 from relayq.model.jobs import ON_LOST, Spec, new_id, priority_number
@@ -21,8 +22,6 @@ OPTIONS = (
     "labels meta group unique note after due_at delay expires on needs excluded resources prefer "
     "overflow strategy with_job private"
 ).split()
-#: With what the label of a private job begins.
-PRIVATE = "private:"
 #: The names of what may be asked of a host, beside `host`.
 _ASKED = ("on", "needs", "excluded", "resources", "prefer", "overflow")
 
@@ -59,6 +58,9 @@ def make_spec(
     **asked: Any,
 ) -> Spec:
     """Check what is asked of a job, and return its spec; `asked` is for `where`."""
+    # What only looks at jobs needs none of them.
+    from relayq import kinds
+
     read = kinds.find(kind).read_payload(payload)
     # What an agent may use of the fleet's accounts; no other kind has any.
     accounts: tuple[str, ...] = getattr(read, "accounts", ())

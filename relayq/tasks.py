@@ -88,3 +88,5 @@ def _register(kind: str) -> KindTask:
 
 
 run_command = _register("run_command")
+run_agent = _register("run_agent")
+run_claude = _register("run_claude")

@@ -47,6 +47,7 @@ _PRUNE_EVERY = 3600.0
 _SWEEP_EVERY = 300.0
 #: How often a worker looks whether its machine's tools have changed.
 _LOOK_EVERY = 300.0
+_LOGINS_EVERY = 30.0
 #: How often a worker looks after the private broker beside it.
 _KEEP_EVERY = 3.0
 
@@ -93,6 +94,7 @@ class Node:
         self._duties = Duties(self.runner, self._heartbeat, self._beat_store)
         self._reaper = Reaper(config, self._beat_store)
         self.runner.delivery.on_retry = self._reaper.tick_in
+        self.runner.delivery.on_login = self._heed
         self._hands_back = False
         embedded.asked_stop(config)
 
@@ -114,8 +116,19 @@ class Node:
             self._duties.pull()
         self._duties.every("tick", self._reaper.tick, self.config.lease.tick)
         self._duties.every("probes", self._sheet.look, _LOOK_EVERY)
+        self._duties.every("logins", self._sheet.look_again, _LOGINS_EVERY)
         self._duties.every("sweep", self._reaper.sweep, _SWEEP_EVERY)
         self._duties.every("prune", self._reaper.prune_outputs, _PRUNE_EVERY)
+
+    def _heed(self, account: str, refusal: str | None) -> None:
+        """Have the fleet know whether an account is logged in here, before a job of it moves on."""
+        before = self._sheet.revision
+        self._sheet.heed(account, refusal)
+        if self._sheet.revision != before:
+            facts = self._sheet.current()
+            self.store.hosts.publish(self.runner.who, facts)
+            with self.runner.claiming:
+                self.runner.queues.describe(facts)
 
     def close(self) -> None:
         """Take nothing new, and do with what runs as was asked; safe in a signal handler.

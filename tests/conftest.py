@@ -131,16 +131,27 @@ def redis62() -> Iterator[RedisServer]:
         yield server
 
 
-@pytest.fixture(params=["redis7", "redis62", "fakeredis"])
+@pytest.fixture(params=["redis7", "redis62", "fakeredis", "direct"])
 def connection(request: pytest.FixtureRequest) -> Iterator[redis.Redis]:
-    """A connection to an empty Redis, of each sort in turn."""
+    """A connection to an empty Redis, of each sort in turn; and the one of short commands."""
     if request.param == "fakeredis":
-        client: redis.Redis = fakeredis.FakeStrictRedis(server=fakeredis.FakeServer())
+        client: Any = fakeredis.FakeStrictRedis(server=fakeredis.FakeServer())
+    elif request.param == "direct":
+        client = directly(request.getfixturevalue("redis7"))
     else:
         client = request.getfixturevalue(request.param).connect()
-    with client:
-        client.flushdb()
-        yield client
+    client.flushdb()
+    yield client
+    client.close()
+
+
+def directly(server: RedisServer) -> Any:
+    """Return the connection that the command line has."""
+    from relayq.store.direct import Address, Direct
+
+    address = Address.parse(f"unix://{server.socket}")
+    assert address is not None
+    return Direct(address, patience=3.5, whole=server.connect)
 
 
 @pytest.fixture

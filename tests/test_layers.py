@@ -21,14 +21,17 @@ ROWS = (
     # who asks | who works
     (
         "sides",
-        "client results following session waiting specs pausing agentjobs "
+        "client results following session waiting specs pausing fleetviews agentjobs "
         "| worker tasks reaper host",
     ),
     ("transport", "dispatch signing embedded app celeryconfig"),  # a record becomes a nudge
     ("truth", "store"),  # Redis
     ("kinds", "kinds agents"),  # what can be run, declared
     ("rules", "model"),  # pure decisions and their data
-    ("ground", "config sections agentsections parsing hours yamlfile errors clock version"),
+    (
+        "ground",
+        "config sections agentsections parsing hours yamlfile catalogue errors clock version",
+    ),
 )
 
 ONLY_IN = {  # library: the modules (and everything below them) that may import it

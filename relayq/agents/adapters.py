@@ -16,7 +16,7 @@ from typing import Any
 
 from relayq.agents.order import PERMISSIONS
 from relayq.errors import ConfigError
-from relayq.parsing import choice, memory_size, yes_or_no
+from relayq.parsing import choice, duration, yes_or_no
 
 #: The formats that relayq reads; the first words say whose.
 PARSERS = ("claude_stream", "codex_jsonl", "gemini_stream", "jsonl", "text", "openai_http")
@@ -29,6 +29,8 @@ PLACEHOLDERS = frozenset(
     "options session new_session prompt prompt_file model max_turns budget schema schema_file "
     "tools mcp_file mcp_toml".split()
 )
+#: With what else it takes to notice and to end it, a slot is held for less than 75 s.
+_FIRST_ANSWER = 60.0
 _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
 
 
@@ -73,6 +75,10 @@ def _names(value: Any) -> tuple[str, ...]:
     return tuple(_variable(name) for name in _texts(value))
 
 
+def _seconds(value: Any) -> float | None:
+    return None if value is None else duration(_text(value))
+
+
 def _permissions(value: Any) -> dict[str, tuple[str, ...]]:
     if not isinstance(value, Mapping):
         raise ValueError(f"expected arguments for {', '.join(PERMISSIONS)}")
@@ -98,7 +104,8 @@ class Adapter:
 
     `argv_new`, `argv_resume` and `argv_fork` follow the command; `model`, `max_turns`, `budget`,
     `schema`, `tools` and `mcp` are the arguments for what an order may ask, empty where the agent
-    can't. `env_pass` names what it gets of the worker's secrets file. `root_env`, if there is any,
+    can't. `login_files` are there once it is logged in, unless macOS has that in its `keychain`.
+    `env_pass` names what it gets of the worker's secrets file. `root_env`, if there is any,
     lets it work with full permission as root, which it refuses otherwise. `session` says where a
     session can be resumed: in the same directory of the same host, on the host, or nowhere.
     """
@@ -123,11 +130,12 @@ class Adapter:
     session: str = _key(choice("host+cwd", "host", "none"), "none")
     chooses_session_id: bool = _key(_spelled(yes_or_no), False)
     usage_is_cumulative: bool = _key(_spelled(yes_or_no), False)
-    memory_bytes: int = _key(_spelled(memory_size), 512 * 2**20)
     version_argv: tuple[str, ...] = _key(_texts, ())
     login_files: tuple[str, ...] = _key(_texts, ())
+    keychain: bool = _key(_spelled(yes_or_no), False)
     login: str = _key(_text, "")
     min_version: str = _key(_text, "")
+    answers_within: float | None = _key(_seconds, None)
     url: str = _key(_text, "")
     default_model: str = _key(_text, "")
     key_env: str = _key(_variable_or_none, "")
@@ -138,14 +146,24 @@ class Adapter:
         return self.parser == "openai_http"
 
     @property
+    def first_answer(self) -> float:
+        """Seconds in which an API that took a request begins to answer, 0 for no limit.
+
+        A model of one's own may have to be loaded first.
+        """
+        if self.answers_within is not None:
+            return self.answers_within
+        return 0.0 if self.is_http else _FIRST_ANSWER
+
+    @property
     def is_counted(self) -> bool:
         """Whether the runner can count its turns, which it does where it has no such limit."""
         return self.parser in _COUNTED
 
     @property
-    def capability(self) -> str:
-        """What a host that can run it offers."""
-        return f"agent:{self.name}"
+    def credentials(self) -> tuple[str, ...]:
+        """The variables that are a login by themselves; the others say where and how."""
+        return tuple(name for name in self.env_pass if name.endswith(("_KEY", "_TOKEN")))
 
     def as_dict(self) -> dict[str, Any]:
         """Return the adapter as JSON knows it."""
@@ -192,16 +210,14 @@ def _read(name: str, raw: Any, base: Adapter | None) -> Adapter:
     if not isinstance(raw, Mapping):
         raise ConfigError(f"agents.{name}: expected keys such as command and parser")
     keys = {f.name: f for f in fields(Adapter)}
-    spelled = {"memory": "memory_bytes"}
     values: dict[str, Any] = {"name": name}
-    for typed, value in raw.items():
-        key = spelled.get(typed, typed)
+    for key, value in raw.items():
         if key not in keys:
-            raise ConfigError(f"agents.{name}: unknown key {typed!r}{_meant(typed, keys)}")
+            raise ConfigError(f"agents.{name}: unknown key {key!r}{_meant(key, keys)}")
         try:
             values[key] = value if key == "name" else keys[key].metadata["parse"](value)
         except ValueError as error:
-            raise ConfigError(f"agents.{name}.{typed}: {error}") from error
+            raise ConfigError(f"agents.{name}.{key}: {error}") from error
     if base is None and "parser" not in values:
         raise ConfigError(f"agents.{name}: needs a parser: {', '.join(PARSERS)}")
     adapter = replace(base, **_merged(base, values)) if base else Adapter(**values)

@@ -223,9 +223,10 @@ def answer(
 ) -> Answer:
     """Return what a run came to.
 
-    `ended_by` is what relayq itself did: "cancel", "time_limit", "stall", "throttle",
-    "max_turns", or "lingered" for an agent that had said its last word and didn't go.
-    `usage_before` is the session's counter before this run, for agents that count all of it.
+    `ended_by` is what relayq itself did: "cancel", "time_limit", "stall", "throttle", "silence"
+    (an API took a request and gave no answer), "max_turns", or "lingered" for an agent that had
+    said its last word and didn't go. `usage_before` is the session's counter before this run, for
+    agents that count all of it.
     """
     blank = _facts(summary, order, usage_before)
     blank = replace(blank, exit_code=exit_code, signal=signal)
@@ -241,6 +242,9 @@ def answer(
         return _failed(blank, ErrorClass.MAX_TURNS, f"it has had {order.max_turns} turns")
     if ended_by == "stall":
         return _failed(blank, ErrorClass.STALLED, "it said nothing for too long")
+    if ended_by == "silence":
+        said = "its API took the request, and sent nothing back"
+        return _failed(blank, ErrorClass.TRANSIENT, said)
     failure = _failure(summary, stderr, ended_by)
     found = _class_of(failure, summary)
     if found is None:

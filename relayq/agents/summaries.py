@@ -19,6 +19,7 @@ from relayq.agents.events import (
 )
 
 _MOST_DENIALS = 20
+_MOST_OPEN = 1000
 _LONGEST = 2**20
 
 
@@ -43,6 +44,7 @@ class Summary:
         self.turns = 0
         self._is_in_turn = False
         self.tool_failures = 0
+        self._open_tools: set[str] = set()
         self._denials: dict[tuple[str, str], Denial] = {}
         self._words: list[str] = []
         self._length = 0
@@ -51,6 +53,11 @@ class Summary:
     def is_progressing(self) -> bool:
         """Whether the agent isn't just waiting for its API."""
         return self.retrying is None
+
+    @property
+    def is_using_tools(self) -> bool:
+        """Whether a tool that it called hasn't come back yet."""
+        return bool(self._open_tools)
 
     @property
     def denials(self) -> tuple[Denial, ...]:
@@ -76,10 +83,13 @@ class Summary:
             case ToolCalled():
                 self._turn()
                 self.tool_calls += 1
+                if len(self._open_tools) < _MOST_OPEN:
+                    self._open_tools.add(event.id)
                 self._words, self._length = [], 0
             case ToolEnded():
                 self.retrying = None
                 self._is_in_turn = False
+                self._open_tools.discard(event.id)
                 self.tool_failures += event.is_error
             case Answering():
                 self.retrying = None

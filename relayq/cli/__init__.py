@@ -58,6 +58,7 @@ SECTIONS = {
     "Fleet": {
         "status": ("relayq.cli.status:status", "Show the broker and every host."),
         "hosts": ("relayq.cli.hosts:hosts", "List, label, drain, rename, forget hosts."),
+        "caps": ("relayq.cli.caps:caps", "Show what hosts can do; teach them more."),
         "ssh": ("relayq.cli.ssh:ssh", "Open a shell on a host."),
         "stats": ("relayq.cli.stats:stats", "Count what was done, by host or kind."),
         "events": ("relayq.cli.events:events", "Show what happened, where, by whom."),
@@ -74,6 +75,15 @@ SECTIONS = {
     },
 }
 
+#: Words that people know from elsewhere.
+_ALIASES = {
+    "inbox": "review",
+    "inspect": "show",
+    "kill": "cancel",
+    "ls": "ps",
+    "queue": "ps",
+    "skills": "caps",
+}
 COMMANDS = {name: command for commands in SECTIONS.values() for name, command in commands.items()}
 
 
@@ -86,6 +96,7 @@ class LazyGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import and return a command."""
+        cmd_name = _ALIASES.get(cmd_name, cmd_name)
         if cmd_name not in COMMANDS:
             return None
         module, _, attribute = COMMANDS[cmd_name][0].partition(":")

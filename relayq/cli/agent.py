@@ -6,7 +6,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout, suppress
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ import click
 
 from relayq.cli import terminal
 from relayq.cli.groups import Group
-from relayq.cli.options import client
+from relayq.cli.options import client, complete
 from relayq.cli.placing import named_host
 from relayq.cli.submissions import (
     HeadedCommand,
@@ -71,7 +71,13 @@ class _Run(HeadedCommand):
 
 
 @agent.command(cls=_Run)
-@click.option("--agent", "agent_name", metavar="NAME", help="The agent, if not the first word.")
+@click.option(
+    "--agent",
+    "agent_name",
+    metavar="NAME",
+    shell_complete=complete("agents"),
+    help="The agent, if not the first word.",
+)
 @click.option("--model", metavar="NAME", help="Its model.")
 @click.option(
     "--permission",
@@ -94,7 +100,12 @@ class _Run(HeadedCommand):
 @click.option(
     "--arg", "args", multiple=True, metavar="TEXT", help="A further argument of its program."
 )
-@click.option("--session", metavar="ID", help="Go on with this session, where it lives.")
+@click.option(
+    "--session",
+    metavar="ID",
+    shell_complete=complete("sessions"),
+    help="Go on with this session, where it lives.",
+)
 @click.option("--continue", "continue_", is_flag=True, help="Go on with the last session.")
 @click.option("--fork", is_flag=True, help="With either: branch off, and leave it as it is.")
 @click.option("--account", metavar="NAME", help="An account of agents.NAME.accounts.")
@@ -117,7 +128,9 @@ class _Run(HeadedCommand):
     "--cwd", metavar="DIR", help="Directory on the host (default: a fresh one; local: this one)."
 )
 @options_but("shell", "command", "cwd")
-@click.argument("words", metavar="[AGENT] PROMPT", nargs=-1)
+@click.argument(
+    "words", metavar="[AGENT] PROMPT", nargs=-1, shell_complete=complete("agents", "nothing")
+)
 @click.pass_context
 def run(
     ctx: click.Context,
@@ -326,7 +339,7 @@ def _locally(
     if not quiet:
         show.remark(_told({**asked, "host": f"{loaded.worker.name}, here"}))
     with redirect_stdout(io.StringIO() if only or as_json else sys.stdout):
-        answer, code = run_here(loaded, asked)
+        answer, code = run_here(loaded, asked, on_wait=_say_wait(quiet))
     if as_json:
         show.print_json({"answer": answer.as_dict(), "exit_code": code})
         return code
@@ -337,6 +350,17 @@ def _locally(
             show.remark(f"{answer.error_class}: {answer.message}")
         _say_next(answer, None)
     return code
+
+
+def _say_wait(quiet: bool) -> Callable[[Answer, float], None]:
+    from relayq.cli import show, waits
+    from relayq.cli.texts import span
+
+    def say(answer: Answer, wait: float) -> None:
+        if not quiet:
+            show.remark(f"{waits.because(str(answer.error_class))}; again in {span(wait)}")
+
+    return say
 
 
 def print_value(answer: Answer) -> None:

@@ -34,6 +34,10 @@ def agents_of(host: Host) -> Mapping[str, Mapping[str, Any]]:
         sort, _, name = word.partition(":")
         if sort == "agent":
             found.setdefault(name, {"version": "", "logged_in": None})["usable"] = True
+    for account, why in dict(host.facts.get("unfit", {})).items():
+        name, _, which = account.partition("/")
+        if name in found:
+            found[name].setdefault("refused", {})[which] = why
     return found
 
 
@@ -72,6 +76,7 @@ def ls(host: str | None, as_json: bool) -> None:
                 "version": facts.get("version") or None,
                 "logged_in": facts.get("logged_in"),
                 "usable": bool(facts.get("usable")),
+                "refused": facts.get("refused", {}),
                 "permission": config.mode_of(name),
                 "permissions": list(known[name].permission) if name in known else [],
                 "accounts": [a.name for a in accounts if a.name.startswith(f"{name}/")],
@@ -99,6 +104,8 @@ def ls(host: str | None, as_json: bool) -> None:
 
 def _login(facts: Mapping[str, Any]) -> str:
     login = facts.get("logged_in")
+    if refused := facts.get("refused"):
+        return "; ".join(f"{account}: {why}" for account, why in refused.items())
     if login is None and facts.get("usable") and not facts.get("version"):
         return "key"
     return _LOGINS[login]
@@ -115,7 +122,7 @@ def _accounts(agent: str, accounts: Any) -> str:
 
 
 @click.command()
-@click.option("--agent", metavar="NAME", help="Of one agent.")
+@click.option("--agent", metavar="NAME", shell_complete=complete("agents"), help="Of one agent.")
 @click.option("--on", "host", metavar="HOST", shell_complete=complete("hosts"), help="Of one host.")
 @click.option("-n", "limit", type=click.IntRange(1), metavar="N", default=30, help="So many.")
 @json_option
@@ -214,6 +221,8 @@ def _row(one: Account, now: float) -> list[str]:
 
     spent = dollars(one.spent_usd)
     limit = "-" if one.limit is None else str(one.limit)
+    if one.room is not None and one.room != one.limit:
+        limit = f"{one.room} (of {one.limit})"
     return [
         one.name,
         f"{len(one.active)}/{limit}",

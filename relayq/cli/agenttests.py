@@ -149,7 +149,7 @@ def _row(told: dict[str, Any]) -> list[str]:
 
 @click.command()
 @click.argument("host", shell_complete=complete("hosts"))
-@click.argument("agent")
+@click.argument("agent", shell_complete=complete("agents"))
 @click.option("--dry-run", is_flag=True, help="Only print what would be run.")
 @json_option
 def login(host: str, agent: str, dry_run: bool, as_json: bool) -> None:
@@ -180,4 +180,5 @@ def login(host: str, agent: str, dry_run: bool, as_json: bool) -> None:
     else:
         if by_key:
             show.remark(f"what it gives you for programs: {by_key}")
+        show.remark(f"then: relayq agent test {agent} --on {host}")
         os.execvp(argv[0], argv)

@@ -31,7 +31,12 @@ _PATIENCE = 60.0
     shell_complete=complete("hosts"),
     help="The host is this one.",
 )
-@click.option("--agent", metavar="NAME", help="The agent is this one; none or -: a plain command.")
+@click.option(
+    "--agent",
+    metavar="NAME",
+    shell_complete=complete("agents"),
+    help="The agent is this one; none or -: a plain command.",
+)
 @click.option("--type", "sort", type=click.Choice(["agent", "command"]), help="The kind of job.")
 @click.option("--cwd", metavar="DIR", help="Directory on the host.")
 @click.option(

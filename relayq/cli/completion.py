@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import islice
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 _SHELLS = ("bash", "zsh", "fish")
 _VARIABLE = "_RELAYQ_COMPLETE"
 #: How old the file must be before a command asks the broker for all of it again, in seconds: that
-#: takes three round trips.
+#: takes five round trips.
 _FRESH = 60.0
 #: How many jobs of each state are remembered.
 _REMEMBERED = 25
@@ -94,7 +93,7 @@ def _install(shell: str, script: str) -> list[str]:
 def _write(file: Path, text: str, mode: int = 0o644) -> None:
     """Write a file so that a reader sees the old one or the new one, whole."""
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    draft = file.with_name(f"{file.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    draft = file.with_name(f"{file.name}.{os.getpid()}.{os.urandom(4).hex()}")
     try:
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as out:
             out.write(text)
@@ -123,6 +122,21 @@ def jobs(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Co
     return _items(found, incomplete)
 
 
+def agents(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete the name of an agent that a host has."""
+    return _items([(name, "") for name in _cached("agents")], incomplete)
+
+
+def sessions(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete an agent's session, the last used first."""
+    return _items([(one["id"], one["what"]) for one in _cached("sessions")], incomplete)
+
+
+def nothing(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete nothing: what stands there is the typer's own."""
+    return []
+
+
 def groups(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Complete a group's name."""
     return _items([(job["group"], "") for job in _cached("jobs") if job["group"]], incomplete)
@@ -130,6 +144,8 @@ def groups(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[
 
 def files(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Leave it to the shell, which knows this machine's files."""
+    from click.shell_completion import CompletionItem
+
     return [CompletionItem(incomplete, type="file")]
 
 
@@ -183,14 +199,32 @@ def remembered(relay: Relay) -> Iterator[None]:
 
 
 def _remember(relay: Relay) -> None:
+    from relayq.cli.texts import inert
+
     # Nothing that goes wrong here is the command's failure.
     with suppress(OSError, RelayqError):
         if _is_fresh(_read(relay.config.home)):
             return
         store = relay.session().store
         records = sorted(store.jobs.recent(_REMEMBERED), key=lambda r: r.created_at, reverse=True)
-        facts = [_facts(record.id, record.state, record.spec) for record in records]
-        _keep(relay, {"at": clock.now(), "hosts": sorted(store.hosts.names()), "jobs": facts})
+        known = {
+            "at": clock.now(),
+            "hosts": sorted(store.hosts.names()),
+            "jobs": [_facts(record.id, record.state, record.spec) for record in records],
+            "agents": sorted(_agents(relay)),
+            "sessions": [
+                {"id": one.id, "what": inert(f"{one.agent}  {one.host}:{one.cwd}")}
+                for one in store.sessions.list(limit=_REMEMBERED)
+            ],
+        }
+        _keep(relay, known)
+
+
+def _agents(relay: Relay) -> set[str]:
+    """Return the agents that hosts have or had of late, and those of the configuration."""
+    hosts = relay.session().store.hosts.list(online_within=_FRESH)
+    words = (word.partition(":") for host in hosts for word in host.capabilities)
+    return {name for sort, _, name in words if sort == "agent"} | set(relay.config.agents)
 
 
 def saw(relay: Relay, records: Iterable[JobRecord]) -> None:

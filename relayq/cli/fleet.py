@@ -185,6 +185,7 @@ def _details(host: Host, last_day: LastDay) -> Iterator[tuple[str, str]]:
     yield "Graphics", ", ".join(str(card.get("name")) for card in facts.get("gpus", ()))
     yield "Encoders", ", ".join(facts.get("encoders", ()))
     yield "Agents", ", ".join(_agents(facts.get("agents", {})))
+    yield "Refused", "; ".join(f"{k}: {why}" for k, why in facts.get("unfit", {}).items())
     yield "Tools", ", ".join(f"{k} {v}".strip() for k, v in facts.get("tools", {}).items())
     tools = facts.get("tools", {})
     rest = [word for word in host.capabilities if word not in tools]
@@ -217,7 +218,8 @@ def _sizes(facts: Mapping[str, Any]) -> Iterable[str]:
 def _agents(agents: Mapping[str, Any]) -> Iterable[str]:
     said = {True: "", False: " (not logged in)", None: " (login unknown)"}
     for name, facts in agents.items():
-        yield f"{name} {facts.get('version', '')}".strip() + said[facts.get("logged_in")]
+        old = f" (older than {facts['too_old']})" if facts.get("too_old") else ""
+        yield f"{name} {facts.get('version', '')}".strip() + said[facts.get("logged_in")] + old
 
 
 def _counted(counts: Mapping[str, int]) -> str:

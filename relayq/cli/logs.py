@@ -62,6 +62,10 @@ def _print(relay: Relay, result: JobResult, *, follow: bool, tail: int | None, q
         return 0
     if not follow and not _is_at_hand(result) and is_offline(relay, record.host or ""):
         return _kept(relay, result, tail, f"{record.host} is offline")
+    if follow and not quiet:
+        from relayq.cli import waits
+
+        result.on_silence = waits.teller(relay, result)
     try:
         with gaps_told(result.id):
             write(_frames(result, follow=follow, tail=tail))

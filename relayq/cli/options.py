@@ -98,7 +98,8 @@ def client(
             click.echo(f"relayq: {line}", err=True)
 
     url = None if starts else standing_broker(config.load())
-    with Relay(url=None if needs_worker else url, say=say) as relay, remembered(relay):
+    url = None if needs_worker else url
+    with Relay(url=url, say=say, is_brief=True) as relay, remembered(relay):
         yield relay
 
 
@@ -107,11 +108,11 @@ def standing_broker(config: Config) -> str | None:
 
     None when the private broker died and its worker goes on: then to start it is right.
     """
+    if config.broker_url is not None:
+        return config.broker_url
     from relayq import embedded
     from relayq.errors import BrokerUnavailable
 
-    if config.broker_url is not None:
-        return config.broker_url
     facts = embedded.running_broker(config)
     if facts is None and embedded.worker_pid(config) is None:
         raise BrokerUnavailable("nothing runs here", hint="relayq up, or relayq run 'echo hello'")
@@ -120,9 +121,11 @@ def standing_broker(config: Config) -> str | None:
 
 def broker_of(config: Config) -> str:
     """Return the URL of the configured broker, else of the private one; empty if it never ran."""
+    if config.broker_url is not None:
+        return config.broker_url
     from relayq import embedded
 
-    return config.broker_url or embedded.broker_url(config) or ""
+    return embedded.broker_url(config) or ""
 
 
 def address(url: str) -> str:

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from typing import TYPE_CHECKING
 
 from relayq import clock
-from relayq.cli import show
+from relayq.cli import show, waits
 from relayq.cli.interrupts import Interrupted, held, interruptible
 from relayq.cli.options import ended, is_interactive, is_offline
 from relayq.errors import OutputUnavailable, RelayqError, WaitTimeout
@@ -86,6 +86,7 @@ def run(
                 result = submit()
             if not quiet:
                 note_offline(relay, host)
+                result.on_silence = waits.teller(relay, result)
             fed = source(result) if source is not None and result.is_new else nullcontext()
             with fed, nullcontext() if as_json else gaps_told(result.id):
                 _stream(relay, result, host, quiet=quiet, to=kept.extend if as_json else write)

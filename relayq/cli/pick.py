@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from relayq.cli.options import client, complete, json_option
+from relayq.cli.options import client, complete, duration_option, json_option
 from relayq.cli.placing import asked_where, constraint_options, memory_option, shared
 from relayq.cli.texts import inert, span
 from relayq.model.strategies import Strategy
@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 @shared(constraint_options)
 @click.option(
     "--prefer", metavar="HOST", shell_complete=complete("hosts"), help="This host if it can."
+)
+@click.option(
+    "--overflow",
+    type=duration_option,
+    metavar="DURATION",
+    help="... and after so long any that fits.",
 )
 @click.option("--kind", default="run_command", metavar="KIND", help="What the job would run.")
 @click.option(
@@ -41,15 +47,16 @@ def pick(kind: str, strategy: str | None, as_json: bool, **options: Any) -> None
     Example: relayq hosts pick --needs ffmpeg --strategy least-loaded
     """
     from relayq.cli import show
-    from relayq.model.placement import facts_of, place
+    from relayq.model.placement import facts_of, own_names, place
 
     with client() as relay:
         hosts = relay.session().store.hosts.list(online_within=relay.config.lease.length)
-        constraints = _constraints(relay, kind, asked_where(options))
+        known = [facts_of(host) for host in hosts]
+        constraints = own_names(_constraints(relay, kind, asked_where(options)), known)
         strategy = strategy or relay.config.scheduler.balance
-    known = [facts_of(host) for host in hosts]
+        full = _without_room(relay, hosts, kind, constraints)
     placement = place(constraints, known, strategy, randomness=random.random())
-    answers = [_answer(host, constraints, placement) for host in hosts]
+    answers = [_answer(host, constraints, placement, full.get(host.name)) for host in hosts]
     if as_json:
         show.print_json(_as_json(placement, strategy, answers))
     else:
@@ -71,7 +78,25 @@ def _constraints(relay: Relay, kind: str, asked: Mapping[str, Any]) -> Constrain
     return Spec(id="", kind=kind, payload={}, **fields).constraints
 
 
-def _answer(host: Host, constraints: Constraints, placement: Placement) -> dict[str, Any]:
+def _without_room(
+    relay: Relay, hosts: Sequence[Host], kind: str, constraints: Constraints
+) -> Mapping[str, str]:
+    """Return which hosts have a limit or resource that is used up, and say which."""
+    from relayq.model.answers import used_up
+
+    store, takes = relay.session().store, constraints.resources
+    limiting = [h for h in hosts if h.active and (takes or h.facts.get("limits"))]
+    running = store.places.running_on([host.name for host in limiting])
+    said = {
+        host.name: used_up(host, kind, takes, store.jobs.fetch_many(running[host.name]))
+        for host in limiting
+    }
+    return {name: why for name, why in said.items() if why is not None}
+
+
+def _answer(
+    host: Host, constraints: Constraints, placement: Placement, full: str | None
+) -> dict[str, Any]:
     """Return what a host would say, in a word or two and with its reason."""
     from relayq.model.placement import facts_of, lacks
 
@@ -84,11 +109,11 @@ def _answer(host: Host, constraints: Constraints, placement: Placement) -> dict[
     elif not facts.is_available:
         answer, why = "not now", ": ".join(filter(None, host.standing))
     elif host.name == placement.host:
-        answer = "chosen"
-    elif free:
-        answer = "could"
+        answer, why = "chosen", f"no room now: {full}" if full else why
+    elif full or not free:
+        answer, why = "busy", f"no room now: {full}" if full else why
     else:
-        answer = "busy"
+        answer = "could"
     return {"name": host.name, "answer": answer, "why": why, "load": facts.load, "lacks": missing}
 
 
@@ -110,7 +135,7 @@ def _print(placement: Placement, strategy: str, answers: list[dict[str, Any]]) -
     for one in answers:
         click.echo(f"{inert(one['name']):<{width}}  {one['answer']:<7}  {inert(one['why'])}")
     if placement.host is None:
-        end = "the first free slot that can takes it"
+        end = "the first host that can and has room takes it"
     elif placement.wide is None or placement.overflow is None:
         end = f"{placement.host} takes it"
     else:

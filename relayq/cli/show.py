@@ -199,7 +199,7 @@ def due(record: JobRecord, now: float) -> str:
     if record.attempt == 0 or record.reason is None:
         return f"due {when}"
     why = why_failed(record, None)
-    if record.reason in (Reason.HOST, Reason.AUTH):
+    if record.reason in (Reason.HOST, Reason.AUTH) or record.account is not None:
         return f"tried again {when} ({why})"
     retries = record.spec.retries if record.spec is not None else "?"
     return f"retry {record.failures}/{retries} {when} ({why})"
@@ -365,6 +365,11 @@ def _host_asked(spec: Spec) -> str:
     return ", ".join(parts)
 
 
+def _restrictions(spec: Spec) -> list[str]:
+    """Say what a job asks of its host, unless that is one by its name and no more."""
+    return [" or ".join(spec.on), *wishes_of(spec)] if spec.on else wishes_of(spec)
+
+
 def wishes_of(spec: Spec) -> list[str]:
     """Return what a job asks of a host beside its name, in words."""
     parts = [f"not {one}" for one in spec.excluded]
@@ -386,6 +391,8 @@ def _details(record: JobRecord, outcome: Outcome | None, now: float) -> Iterable
     yield "Kind", kind_of(record)
     yield "Host", _where(record)
     if spec is not None:
+        if asked := _restrictions(spec):
+            yield "Asked", ", ".join(asked)
         yield from _asked_for(spec)
     yield from _agent_did(record, outcome)
     if record.state is JobState.FAILED:

@@ -1,4 +1,4 @@
-"""`relayq stats`: what was done, by host, kind or agent."""
+"""`relayq stats`: what was done, by host, kind, agent or day."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ import click
 from relayq import clock
 from relayq.cli import fleet
 from relayq.cli.options import client, duration_option, json_option
-from relayq.model.stats import DAY, Tally, grouped
-
-_GROUPS = ("host", "kind", "agent")
+from relayq.model.stats import DAY, GROUPS, Tally, grouped
 
 
 def _days(ctx: click.Context, param: click.Parameter, text: str) -> int:
@@ -19,7 +17,7 @@ def _days(ctx: click.Context, param: click.Parameter, text: str) -> int:
 
 
 @click.command()
-@click.option("--by", type=click.Choice(_GROUPS), default="host", help="A row for each of these.")
+@click.option("--by", type=click.Choice(GROUPS), default="host", help="A row for each of these.")
 @click.option(
     "--since",
     "days",
@@ -39,17 +37,21 @@ def stats(by: str, days: int, as_json: bool) -> None:
     from relayq.cli import show, tables
 
     with client() as relay:
-        found = relay.session().store.stats.by_day(days, now=clock.now())
-        names = {alias: host.name for host in fleet.hosts_of(relay) for alias in host.aliases}
-    groups = grouped(found, by, names)
+        counted, now = relay.session().store.stats, clock.now()
+        if by == "day":
+            groups = counted.daily(days, now=now)
+        else:
+            hosts = fleet.hosts_of(relay)
+            names = {alias: host.name for host in hosts for alias in host.aliases}
+            groups = grouped(counted.by_day(days, now=now), by, names)
     total = Tally()
     for tally in groups.values():
         total = total.plus(tally)
     if as_json:
         rows = [{by: name, **fleet.stats_as_json(tally)} for name, tally in groups.items()]
-        show.print_json(
-            {"by": by, "days": days, by + "s": rows, "total": fleet.stats_as_json(total)}
-        )
+        # `days` is how many there are.
+        key = "dates" if by == "day" else by + "s"
+        show.print_json({"by": by, "days": days, key: rows, "total": fleet.stats_as_json(total)})
         return
     if not groups:
         click.echo(f"nothing ended in the last {days} days")

@@ -89,6 +89,12 @@ def screen(found: Fleet, records: list[JobRecord], columns: int, lines: int) -> 
     )
     lower = jobs[: max(1, room - len(upper)) + 1]
     counts = " . ".join(show.job_counts(found.counts, found.counts))
-    head = " . ".join(found.head())
+    head = _headline(found.head(), columns)
     text = [head[:columns], "", *upper, "", *lower, counts[:columns], *found.lines()]
     return "\n".join(text[: max(1, lines - 1)])
+
+
+def _headline(parts: list[str], columns: int) -> str:
+    """Return the first line; where it is too long, without what matters least: the broker."""
+    whole = " . ".join(parts)
+    return whole if len(whole) <= columns else " . ".join([parts[0], *parts[2:]])

@@ -17,9 +17,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from relayq.client import JobResult, Relay
+    from relayq.model.answers import HostAnswer
     from relayq.model.explanations import Explanation
     from relayq.model.hosts import Host
     from relayq.model.jobs import JobRecord
+
+#: More hosts than so many that say the same share a line.
+_ALIKE = 5
 
 
 @click.command()
@@ -91,6 +95,20 @@ def _as_json(result: JobResult, explanation: Explanation) -> dict[str, Any]:
     return {"id": result.id, "state": result.record.state.value, **asdict(explanation)}
 
 
+def _grouped(answers: Sequence[HostAnswer]) -> list[tuple[str, HostAnswer]]:
+    """Return who says what; of many hosts that say the same, two by name and how many more."""
+    same: dict[tuple[str, str], list[HostAnswer]] = {}
+    for one in answers:
+        same.setdefault((one.answer, one.why), []).append(one)
+    told = []
+    for some in same.values():
+        if len(some) <= _ALIKE:
+            told += [(one.host, one) for one in some]
+        else:
+            told.append((f"{some[0].host}, {some[1].host}, {len(some) - 2} more", some[0]))
+    return told
+
+
 def _print(result: JobResult, explanation: Explanation) -> None:
     from relayq.cli import show
 
@@ -98,8 +116,9 @@ def _print(result: JobResult, explanation: Explanation) -> None:
     click.echo(f"{result.id} {what[:60]} {inert(explanation.summary)}")
     for fact in explanation.facts:
         click.echo(f"  {inert(fact)}")
-    width = max((len(one.host) for one in explanation.hosts), default=0)
-    for one in explanation.hosts:
-        click.echo(f"  {inert(one.host):<{width}}  {one.answer:<8}  {inert(one.why)}")
+    told = _grouped(explanation.hosts)
+    width = max((len(who) for who, _ in told), default=0)
+    for who, one in told:
+        click.echo(f"  {inert(who):<{width}}  {one.answer:<8}  {inert(one.why)}")
     if explanation.options:
         click.echo(f"Options: {' . '.join(explanation.options)}")

@@ -13,6 +13,7 @@ import os
 import sys
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 
 from relayq.agents import invocation
@@ -25,7 +26,7 @@ from relayq.host import credentials
 from relayq.host.conversation import Conversation
 from relayq.host.program import Program, Signals
 from relayq.host.sessions import Carried, SessionInUse, Sessions, write_whole
-from relayq.kinds.agent import LATEST
+from relayq.kinds.agent import LATEST, UNWRITTEN
 from relayq.kinds.command import expand
 
 #: What a worker takes of a report.
@@ -54,7 +55,14 @@ def main() -> None:
         attempt=int(environ.get("RELAYQ_ATTEMPT", order.attempt)),
         report=environ.get("RELAYQ_REPORT", order.report),
     )
-    answer = Runner(order, environ, signals).run()
+    try:
+        answer = Runner(order, environ, signals).run()
+    except OSError as error:
+        # The report is on the same disk, and so is what is said here: the exit code remains.
+        with suppress(OSError):
+            sys.stdout.write(f"! its host can't write the report: {error.strerror or error}\n")
+            sys.stdout.flush()
+        os._exit(UNWRITTEN)
     sys.exit(EXIT_CODES.get(answer.status, 1))
 
 
@@ -88,6 +96,10 @@ class Runner:
             hint = f" ({error.hint})" if error.hint else ""
             error_class = ErrorClass.AUTH if is_config else ErrorClass.INVALID
             answer = self._refused(error_class, f"{error}{hint}")
+        except OSError as error:
+            said = f"its host can't write its files: {error.strerror or error}"
+            answer = self._refused(ErrorClass.TRANSIENT, said)
+        self._sessions.unlock()
         self._report(answer)
         return answer
 
@@ -228,6 +240,7 @@ class Runner:
                     "prompt": order.prompt,
                     "schema": order.schema,
                     "key_env": adapter.key_env,
+                    "first_answer": adapter.first_answer,
                     "patience": order.limits.stall,
                 }
             )

@@ -16,10 +16,11 @@ from collections.abc import Callable
 from time import monotonic  # stands still while the machine sleeps
 
 from relayq.host.awake import Inhibitor, delaying_argv
+from relayq.model.hosts import GOES_TO_SLEEP, SHUTS_DOWN
 
 log = logging.getLogger(__name__)
 
-_REASONS = {"Shutdown": "the machine shuts down", "Sleep": "the machine goes to sleep"}
+_REASONS = {"Shutdown": SHUTS_DOWN, "Sleep": GOES_TO_SLEEP}
 #: All reasons.
 NIGHTS = frozenset(_REASONS.values())
 _SIGNAL = re.compile(

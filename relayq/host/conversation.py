@@ -12,6 +12,7 @@ from relayq.agents import classify, invocation, render
 from relayq.agents.adapters import Adapter
 from relayq.agents.answers import Answer, ErrorClass, Status, Usage
 from relayq.agents.events import (
+    Answering,
     Event,
     Finished,
     Noted,
@@ -24,10 +25,10 @@ from relayq.agents.events import (
 from relayq.agents.order import Order
 from relayq.agents.parsers import parser_named
 from relayq.agents.summaries import Summary
-from relayq.host import connections
 from relayq.host.credentials import Mask
 from relayq.host.program import Line, Program, Signals
 from relayq.host.sessions import Carried, SessionInUse, Sessions
+from relayq.host.silence import Silence
 
 #: What of standard error is looked at when a run has failed.
 _TAIL = 64 * 1024
@@ -35,10 +36,6 @@ _TAIL = 64 * 1024
 _MOST_RAW = 64 * 2**20
 #: For an agent that only waits: with the wait itself it holds its slot for less than 75 s.
 _SHORT_GRACE = 5.0
-#: After so long without a word it is looked at whether its API can be reached at all: where the
-#: network drops packets, claude says nothing of it for 127 s, and codex for 90.
-_QUIET = 3.0
-_LOOK = 2.0
 
 
 class Raw:
@@ -102,9 +99,7 @@ class Conversation:
         self._transcript = render.Transcript()
         self._errors = b""
         self._heard_at = 0.0
-        self._looked_at = 0.0
-        self._is_knocking = False
-        self._throttled_at: float | None = None
+        self._silence: Silence | None = None
         self._ended_by: str | None = None
         self._is_elsewhere = False
         self._carried: Carried | None = None
@@ -173,13 +168,18 @@ class Conversation:
         elif line.left_out_bytes:
             said = f"(a line of {line.left_out_bytes / 1e6:.0f} MB, left out)"
             events = (Noted(said),)
-            self._heard_at = program.clock
+            self._speaks(program)
         else:
             events = self._parser.feed(line.raw.decode("utf-8", "replace"))
             if not events or not all(isinstance(event, Retrying) for event in events):
-                self._heard_at = program.clock
+                self._speaks(program)
         for event in events:
             self._hear(event, program)
+
+    def _speaks(self, program: Program) -> None:
+        self._heard_at = program.clock
+        if self._silence is not None:
+            self._silence.heard(program.clock)
 
     def _hear(self, event: Event, program: Program) -> None:
         self._summary.add(event)
@@ -253,26 +253,22 @@ class Conversation:
         if self._turn_limit is not None and self._summary.turns > self._turn_limit:
             self._end("max_turns", f"it has used its {self._turn_limit} turns", program)
             return
-        if waiting is None and not self._is_out_of_reach(program):
-            self._throttled_at = None
-        elif self._throttled_at is None:
-            self._throttled_at = program.clock
-        if self._throttled_at is not None:
-            spent = program.clock - self._throttled_at
-            announced = waiting.delay or 0.0 if waiting else 0.0
-            if max(spent, announced) >= limits.max_throttle_wait:
-                self._end("throttle", "it only waits for its API", program)
-        elif program.clock - self._heard_at >= limits.stall:
+        silence = self._silence = self._silence or Silence(program.session)
+        waited = silence.waited(
+            program.clock,
+            is_retrying=waiting is not None,
+            is_using_tools=self._summary.is_using_tools,
+        )
+        announced = waiting.delay or 0.0 if waiting else 0.0
+        if waiting is not None and silence.is_answered:
+            self._hear(Answering(), program)
+            silence.heard(program.clock)
+        elif max(waited.access, announced) >= limits.max_throttle_wait:
+            self._end("throttle", "it only waits for its API", program)
+        elif waited.answer >= self._adapter.first_answer > 0:
+            self._end("silence", "its API took what it asks and doesn't answer", program)
+        elif program.clock - max(self._heard_at, program.mid_line_at) >= limits.stall:
             self._end("stall", f"it has said nothing for {limits.stall:.0f} s", program)
-
-    def _is_out_of_reach(self, program: Program) -> bool:
-        """Whether it is silent because nobody answers where its API should be."""
-        if program.clock - self._heard_at < _QUIET:
-            self._is_knocking = False
-        elif program.clock - self._looked_at >= _LOOK:
-            self._looked_at = program.clock
-            self._is_knocking = connections.is_knocking(program.session)
-        return self._is_knocking
 
     def _end(self, why: str, said: str, program: Program) -> None:
         self._ended_by = why

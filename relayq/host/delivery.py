@@ -9,10 +9,10 @@ from __future__ import annotations
 import logging
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from relayq import clock
 from relayq.config import Config
@@ -24,7 +24,7 @@ from relayq.host.process import ExitRecord, Shim
 from relayq.kinds import Ended, Verdict, find
 from relayq.model.accounts import AccountPause, Usage
 from relayq.model.jobs import JobState, Outcome, Reason, Spec, Token
-from relayq.model.placement import queue_of
+from relayq.model.placement import is_fit_elsewhere, queue_of
 from relayq.model.retries import RetryPolicy, decide, delay_after_fault
 from relayq.model.sessions import Session
 from relayq.signing import Signer
@@ -43,6 +43,21 @@ _NAMED = {"memory": "memory", "processes": "process"}
 #: How often the head of an output is brought to the broker.
 _HEAD_EVERY = 1.0
 _UNKNOWN_KEY_DELAY = 60.0
+_OF_A_LOGIN = ("_KEY", "_TOKEN", "_URL", "_HOME", "_DIR")
+#: What a run can only come to with an account that is logged in.
+_LOGGED_IN = frozenset(
+    {
+        None,
+        "needs_review",
+        "usage_limit",
+        "rate_limited",
+        "max_turns",
+        "budget",
+        "refused",
+        "output_limit",
+        "context_overflow",
+    }
+)
 
 
 @dataclass(eq=False)
@@ -150,6 +165,11 @@ class Again(NamedTuple):
 _NOTHING = Further()
 
 
+def _class_of(verdict: Verdict) -> Any:
+    """Return the error class of an agent's end."""
+    return verdict.result.get("error_class") if isinstance(verdict.result, Mapping) else None
+
+
 def _session(attempt: Attempt, verdict: Verdict) -> Session | None:
     """Return what the registry of sessions is told; an impossible id is the agent's fault."""
     if verdict.session is None:
@@ -171,6 +191,7 @@ class Delivery:
         self._room = config.defaults.max_log // 2
         self._crash_limit = config.retry.crash_limit
         self._elsewhere_after = config.resume_elsewhere_after
+        self._online_within = config.lease.length
         #: Until when, on the boot clock, this host takes no job because it couldn't start the last.
         self.wary_until = 0.0
         self._faults = 0
@@ -182,6 +203,8 @@ class Delivery:
         )
         #: Told the seconds after which a job is due again.
         self.on_retry: Callable[[float], None] = lambda delay: None
+        #: Told of an account why it isn't logged in here, or None: it is.
+        self.on_login: Callable[[str, str | None], None] = lambda account, refusal: None
         self._waiting: list[tuple[Attempt, Verdict, ExitRecord | None]] = []
         self._lock = threading.Lock()
 
@@ -211,6 +234,10 @@ class Delivery:
         if verdict.state is JobState.QUEUED:
             self._give_back(attempt)
             return
+        if moves := self._moves(attempt, verdict):
+            verdict = replace(
+                verdict, state=JobState.SCHEDULED, delay=0.0, counts="", question="", choices=()
+            )
         again = self._again(attempt, verdict, record)
         if again.follows:
             verdict = replace(verdict, state=JobState.SCHEDULED)
@@ -228,7 +255,7 @@ class Delivery:
             delay=again.delay,
             until=again.until,
             counts=again.counts,
-            further=self._further(attempt, verdict),
+            further=self._further(attempt, verdict, moves),
         )
         log.info("%s is %s", token.id, word, extra={"job": token.id, "attempt": token.attempt})
         if word == "stale":
@@ -283,25 +310,48 @@ class Delivery:
             told.append("one of its processes was ended: it hit its memory limit")
         return tuple(told)
 
-    def _further(self, attempt: Attempt, verdict: Verdict) -> Further:
+    def _moves(self, attempt: Attempt, verdict: Verdict) -> bool:
+        """Whether another host is to run it, where its agent is logged in; take note of logins."""
+        account = attempt.note.account
+        if not account or verdict.usage is None:
+            return False
+        if verdict.reason != Reason.AUTH:
+            if _class_of(verdict) in _LOGGED_IN:
+                self.on_login(account, None)
+            return False
+        spec = self._signer.check_spec(attempt.note.signed, id=attempt.token.id)
+        if any(name.endswith(_OF_A_LOGIN) for name in spec.payload.get("env", ())):
+            # It brought a login of its own, which is nobody else's.
+            return False
+        self.on_login(account, verdict.error or "its login is refused")
+        wanted = replace(spec.constraints, accounts=(account,))
+        hosts = self._store.hosts.list(online_within=self._online_within)
+        return not spec.with_job and is_fit_elsewhere(wanted, hosts, but=self._host)
+
+    def _further(self, attempt: Attempt, verdict: Verdict, moves: bool) -> Further:
         """Return what else the broker is told of an agent's end; nothing of a command's."""
         if not verdict.question and verdict.usage is None:
             return _NOTHING
         account = attempt.note.account
         spec = self._signer.check_spec(attempt.note.signed, id=attempt.token.id)
         queue = wide = ""
-        if verdict.next_agent:
+        if moves:
+            queue = spec.queue
+        elif verdict.next_agent:
             # A paused account is passed over until it is open again.
             is_paused = verdict.account_until is not None
             queue = spec.queue if is_paused else _next_queue(spec, account)
         # A person's answer goes to the session, too.
-        if verdict.stays and verdict.state in (JobState.SCHEDULED, JobState.NEEDS_HUMAN):
+        elif verdict.stays and verdict.state in (JobState.SCHEDULED, JobState.NEEDS_HUMAN):
             # Another agent's account may be open sooner, but has not this session.
             alone = verdict.state is JobState.NEEDS_HUMAN
             queue, wide = spec.queue_on(self._host, account, alone=alone), spec.queue
         pause = None
         if account and verdict.account_until is not None:
-            pause = AccountPause(account, until=verdict.account_until, reason=verdict.reason)
+            slows = _class_of(verdict) == "rate_limited"
+            pause = AccountPause(
+                account, until=verdict.account_until, reason=verdict.reason, slows=slows
+            )
         return Further(
             queue=queue,
             wide=wide,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import ipaddress
 import logging
 import os
-import shutil
 import socket
+import threading
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,9 +16,11 @@ from urllib.parse import urlsplit
 import psutil
 
 from relayq import clock, kinds
+from relayq.agents import adapters
 from relayq.config import Config, Entry
 from relayq.errors import ConfigError
 from relayq.host import credentials, probes
+from relayq.host.logins import Logins
 from relayq.model import machines
 from relayq.model.hosts import capabilities_of
 from relayq.store.leases import Registration
@@ -26,8 +28,6 @@ from relayq.store.leases import Registration
 log = logging.getLogger(__name__)
 
 _DAY = 86_400.0
-#: Models behind an API, and the key without which none of them answers.
-_MODELS = {"groq": "GROQ_API_KEY", "openai": "OPENAI_API_KEY"}
 
 #: What a job gets of the worker's own environment. The rest, above all relayq's own settings and
 #: secrets, stays with the worker.
@@ -64,9 +64,13 @@ class Sheet:
         self._asked_at = -_DAY
         self._seen: list[Any] = []
         self.revision = 0
+        self._looking = threading.Lock()
         self.on_change: Callable[[], None] = lambda: None
         config.home.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._facts = self._composed(probes.glance(self._memory, self._environ()))
+        self._agents = tuple(adapters.load(config.adapters).values())
+        self._logins = Logins(str(config.home / "cache" / "logins.json"), self._login_files)
+        self._found = probes.glance(self._memory, os.environ, self._agents)
+        self._facts = self._composed(self._found)
 
     def current(self) -> dict[str, Any]:
         """Return the facts, as they are published."""
@@ -74,19 +78,39 @@ class Sheet:
 
     def look(self) -> None:
         """Ask the tools if they changed or a day has passed; cheap otherwise."""
-        seen = probes.fingerprint(os.environ.get("PATH", os.defpath))
+        with self._looking:
+            self._look()
+
+    def _look(self) -> None:
+        seen = probes.fingerprint(os.environ.get("PATH", os.defpath), self._agents)
         if seen == self._seen and clock.boottime() < self._asked_at + _DAY:
             return
-        found = self._composed(probes.examine(self._memory, self._environ()))
+        self._found = probes.examine(self._memory, os.environ, self._agents)
         self._seen, self._asked_at = seen, clock.boottime()
+        self.look_again()
+
+    def look_again(self) -> None:
+        """See which agents are logged in, without asking any program."""
+        found = self._composed(self._found)
         if found != self._facts:
             self._facts = found
             self.revision += 1
             self.on_change()
 
-    def _environ(self) -> dict[str, str]:
-        """Return the environment and the names of the agents' keys: a key is a login."""
-        return {**dict.fromkeys(self._keys(), "given"), **os.environ}
+    def heed(self, account: str, refusal: str | None) -> None:
+        """Take what a run found out of an account: why it isn't logged in here, or that it is."""
+        if refusal is None:
+            is_news = self._logins.accept(account)
+        else:
+            is_news = self._logins.refuse(account, refusal)
+        if is_news:
+            log.info("%s %s", account, f"isn't logged in here: {refusal}" if refusal else "works")
+            self.look_again()
+
+    def _login_files(self, account: str) -> list[str]:
+        agent = account.partition("/")[0]
+        files = [file for one in self._agents if one.name == agent for file in one.login_files]
+        return [*files, str(self._config.home / "agents.env")]
 
     def _keys(self) -> frozenset[str]:
         try:
@@ -95,33 +119,35 @@ class Sheet:
             log.warning("%s", error)
             return frozenset()
 
-    def _models(self) -> set[str]:
-        """Return the models that can be asked from here, and programs of one's own."""
-        keys = self._keys() | os.environ.keys()
-        entries = self._config.agents.items()
-        named = {
-            name
-            for name, entry in entries
-            if "url" in entry or shutil.which(str(entry.get("command") or ""))
-        }
-        return {f"agent:{name}" for name in named} | {
-            f"agent:{name}" for name, key in _MODELS.items() if key in keys
+    def _models(self, keys: frozenset[str]) -> set[str]:
+        """Return the models that can be asked from here: of one's own, or by a key."""
+        own = self._config.agents
+        return {
+            f"agent:{one.name}"
+            for one in self._agents
+            if one.is_http and ("url" in own.get(one.name, {}) or one.key_env in keys)
         }
 
     def _composed(self, found: dict[str, Any]) -> dict[str, Any]:
         """Return what was found with what is declared."""
         worker = self._config.worker
         entry = self._config.hosts.get(worker.name, Entry())
-        facts = {**probes.machine(str(self._config.home)), **found}
+        keys = self._keys()
+        agents = probes.agents_in(
+            found["tools"],
+            self._agents,
+            home=os.path.expanduser("~"),
+            keys=keys,
+            named=self._config.agents,
+        )
+        facts = {**probes.machine(str(self._config.home)), **found, "agents": agents}
         weighs = self._config.origins.get("worker.weight", "default") != "default"
-        capabilities = machines.capabilities_in(facts, kinds.names())
+        seen = machines.capabilities_in(facts, kinds.names()) | self._models(keys)
         slots = {**machines.resources_in(facts["gpus"]), **worker.resources}
         return {
             **facts,
             "capabilities": list(
-                capabilities_of(
-                    {*capabilities, *self._models()}, (*worker.capabilities, *entry.capabilities)
-                )
+                capabilities_of(seen, (*worker.capabilities, *entry.capabilities))
             ),
             "labels": sorted(worker.labels),
             "aliases": list(dict.fromkeys((*worker.aliases, *entry.aliases))),
@@ -131,6 +157,7 @@ class Sheet:
             "limits": dict(worker.limits),
             "wake": {"mac": worker.wake.mac, "via": list(worker.wake.via)},
             "prefer_for": list(entry.prefer_for),
+            "unfit": dict(self._logins.refused()),
         }
 
 

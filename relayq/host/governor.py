@@ -63,6 +63,7 @@ class Governor:
         self._every = config.worker.pause.look
         self._memory = Memory()
         self._looked_at = -inf
+        self._others: float | None = None
         self._is_seldom = False
         #: Whether it is known what this machine is up to; until then nothing new is taken.
         self._has_looked = False
@@ -135,6 +136,7 @@ class Governor:
             self._looked_at = at
             reading = self._sensors.read(patience=wait / self._every)
             with self._lock:
+                self._others = reading.others
                 self._memory = decide(self._memory, reading, self._rules, clock.boottime())
                 self._has_looked = True
         self._act()
@@ -163,6 +165,15 @@ class Governor:
         """Return how the host stands, for its record."""
         self._told = state, reason = self._shown
         return {"state": state, "reason": reason, "since": round(self._since, 3)}
+
+    def shared(self, load: dict[str, Any]) -> dict[str, Any]:
+        """Return a load with its CPU told apart as far as known: `own` work, and `others`."""
+        total, others = load["cpu"], self._others
+        if others is None:
+            return load
+        # Of two instants: the machine's is measured at the beat, the others' at the last look.
+        others = round(min(others, total), 1)
+        return {**load, "cpu": {"own": round(total - others, 1), "others": others}}
 
     def _standing(self) -> list[_Standing]:
         wishes = list(self._job_wishes.values())

@@ -52,7 +52,7 @@ class Heartbeat:
         self._permit = permit
         self._key_id = key_id
         self._lease = runner.config.lease
-        self._sheet = sheet
+        self.sheet = sheet
         self._published = -1
         self._registered = False
         self._followed = False
@@ -105,7 +105,7 @@ class Heartbeat:
                 lease=self._lease.length,
                 load=json.dumps(
                     {
-                        **current_load(self._runner.config.home),
+                        **self._governor.shared(current_load(self._runner.config.home)),
                         "clock": round(clock.now(), 3),
                         "courtesy": self._governor.as_dict(),
                     }
@@ -146,7 +146,7 @@ class Heartbeat:
             # ends the long leases, so the long permit must have ended before.
             self._permit.end_by(clock.boottime() + self._lease.permit)
         self._runner.who = replace(self._runner.who, session=secrets.token_hex(6))
-        revision, facts = self._sheet.revision, self._sheet.current()
+        revision, facts = self.sheet.revision, self.sheet.current()
         word, claimed = self._store.hosts.register(
             self._runner.who,
             lease=self._lease.length,
@@ -173,7 +173,7 @@ class Heartbeat:
 
     def _publish(self) -> None:
         """Say anew what this host has, if that is something else than before."""
-        revision, facts = self._sheet.revision, self._sheet.current()
+        revision, facts = self.sheet.revision, self.sheet.current()
         if revision == self._published or not self._store.hosts.publish(self._runner.who, facts):
             return
         self._runner.queues.describe(facts)
@@ -285,6 +285,9 @@ class Duties:
         match message:
             case {"op": "wake"}:
                 self._runner.wake(str(message.get("queue", "")))
+            case {"op": "look"}:
+                # Forty programs may be asked; nothing else here has to wait for that.
+                self._start("look", self._heartbeat.sheet.look)
             case {"op": "beat"}:
                 self._heartbeat.stop_waiting()
             case {"op": "answer", "job": str(id)}:

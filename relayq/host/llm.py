@@ -52,13 +52,17 @@ def send(order: Mapping[str, Any], key: str) -> http.client.HTTPResponse:
     sort = http.client.HTTPSConnection if way.scheme == "https" else http.client.HTTPConnection
     connection = sort(way.hostname, way.port, timeout=_CONNECT_PATIENCE)
     connection.connect()
-    connection.sock.settimeout(float(order["patience"]))
+    # Kept: the connection lets go of it when the answer is to be the last.
+    way_there = connection.sock
+    way_there.settimeout(float(order["first_answer"] or order["patience"]))
     headers = {"Content-Type": "application/json", "Accept": "text/event-stream"}
     if key:
         headers["Authorization"] = f"Bearer {key}"
     path = way.path.rstrip("/") + "/chat/completions"
     connection.request("POST", path, json.dumps(request(order)).encode(), headers)
-    return connection.getresponse()
+    answer = connection.getresponse()
+    way_there.settimeout(float(order["patience"]))
+    return answer
 
 
 def request(order: Mapping[str, Any]) -> dict[str, Any]:

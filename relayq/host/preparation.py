@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from relayq.agentsections import refusal
 from relayq.config import Config
 from relayq.errors import BadSignature, RelayqError
 from relayq.host import desk
@@ -56,10 +57,11 @@ class Preparation:
         """Write the attempt's directory, or return the verdict on a spec that may not run."""
         try:
             spec = self._signer.check_spec(attempt.note.signed, id=attempt.token.id)
-            if not self._queues.serves(spec.queue):
+            if not self._queues.may_run(spec.queue):
                 raise BadSignature(f"it was signed for {spec.queue}")
             if spec.accounts and claim.account not in spec.accounts:
                 raise BadSignature(f"it was signed for {', '.join(spec.accounts)}")
+            self._check_private(spec, claim.account)
             answer = self._answer(claim)
             declared = find(spec.kind)
             command = declared.kind.plan(
@@ -86,6 +88,14 @@ class Preparation:
             # A full disk, for instance: nothing was started, and that is known now.
             return no_room(error)
         return None
+
+    def _check_private(self, spec: Spec, account: str) -> None:
+        """Raise if what this host's own configuration keeps private may not run here."""
+        said = refusal(
+            self._config.privacy, spec.labels, account=account, is_here=self._queues.is_one_of
+        )
+        if said:
+            raise RelayqError(said, hint="relayq config show, there and where it was submitted")
 
     def _answer(self, claim: Claim) -> dict[str, Any] | None:
         """Return what a person answered, if that is what they signed."""

@@ -14,14 +14,15 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from importlib import util as modules
 from typing import Any
 
 from relayq import clock
+from relayq.agents.adapters import Adapter
 from relayq.model import machines
-from relayq.model.machines import AGENTS, STUBS, TOOLS, Tool
+from relayq.model.machines import STUBS, TOOLS, Tool
 
 #: Seconds that one question may take.
 PATIENCE = 10.0
@@ -82,7 +83,7 @@ class Memory:
         self._answers: dict[str, Any] = {}
         with suppress(OSError, ValueError), open(path, encoding="utf-8") as file:
             read = json.load(file)
-            self._answers = read if isinstance(read, dict) else {}
+            self._answers = dict(filter(_is_answer, read.items())) if isinstance(read, dict) else {}
         self._used: dict[str, Any] = {}
 
     def known(self, question: str, file: str = "") -> Any:
@@ -114,6 +115,18 @@ class Memory:
         self._answers, self._used = dict(self._used), {}
 
 
+def _is_answer(entry: tuple[str, Any]) -> bool:
+    """Whether something that was read from the disk is as it was written: versions are texts."""
+    match entry:
+        case [str(question), [list(), str()]]:
+            return question.startswith("version of ")
+        case ["gpus", [list(), [*cards]]]:
+            return all(isinstance(card, dict) and "sort" in card for card in cards)
+        case [str(question), [list(), [*names]]]:
+            return question.startswith("encoders") and all(isinstance(n, str) for n in names)
+    return False
+
+
 def _stamp(file: str) -> list[int]:
     if not file:
         return []
@@ -124,16 +137,25 @@ def _stamp(file: str) -> list[int]:
     return [state.st_mtime_ns, state.st_size]
 
 
-def programs(path: str) -> dict[str, str]:
+def tools_of(agents: Sequence[Adapter]) -> tuple[Tool, ...]:
+    """Return all tools that are looked for, the agents' programs among them."""
+    programs = (agent for agent in agents if agent.command)
+    return (
+        *TOOLS,
+        *(Tool(one.name, os.path.expanduser(one.command), one.version_argv) for one in programs),
+    )
+
+
+def programs(path: str, agents: Sequence[Adapter] = ()) -> dict[str, str]:
     """Return where on this PATH each tool is that is there."""
-    found = ((tool.name, shutil.which(tool.file, path=path)) for tool in TOOLS)
+    found = ((tool.name, shutil.which(tool.file, path=path)) for tool in tools_of(agents))
     # By the path that was found, links and all: some programs go by the name they are called by.
     return {name: os.path.abspath(file) for name, file in found if file}
 
 
-def fingerprint(path: str) -> list[Any]:
+def fingerprint(path: str, agents: Sequence[Adapter] = ()) -> list[Any]:
     """Return what changes when a tool comes, goes or is replaced."""
-    return [(name, file, _stamp(file)) for name, file in programs(path).items()]
+    return [(name, file, _stamp(file)) for name, file in programs(path, agents).items()]
 
 
 def machine(home: str) -> dict[str, Any]:
@@ -177,11 +199,13 @@ def _text(path: str) -> str:
         return ""
 
 
-def glance(memory: Memory, environ: Mapping[str, str]) -> dict[str, Any]:
+def glance(
+    memory: Memory, environ: Mapping[str, str], agents: Sequence[Adapter] = ()
+) -> dict[str, Any]:
     """Return what is there by the look of it, with what was answered earlier."""
-    where = programs(environ.get("PATH", os.defpath))
+    where = programs(environ.get("PATH", os.defpath), agents)
     versions = {}
-    for tool in TOOLS:
+    for tool in tools_of(agents):
         if (file := where.get(tool.name)) is None:
             continue
         known = memory.known(f"version of {tool.name}", file)
@@ -190,15 +214,17 @@ def glance(memory: Memory, environ: Mapping[str, str]) -> dict[str, Any]:
     encoders = (
         memory.known(_encoders_by(render_nodes()), where["ffmpeg"]) if "ffmpeg" in where else None
     )
-    return _found(versions, memory.known("gpus") or [], encoders or [], environ)
+    return _found(versions, memory.known("gpus") or [], encoders or [])
 
 
-def examine(memory: Memory, environ: Mapping[str, str]) -> dict[str, Any]:
+def examine(
+    memory: Memory, environ: Mapping[str, str], agents: Sequence[Adapter] = ()
+) -> dict[str, Any]:
     """Ask all that isn't known, one question after the other, and remember the answers."""
-    where = programs(environ.get("PATH", os.defpath))
+    where = programs(environ.get("PATH", os.defpath), agents)
     stubs = sys.platform == "darwin" and ask(("xcode-select", "-p")) is None
     versions = {}
-    for tool in TOOLS:
+    for tool in tools_of(agents):
         if (file := where.get(tool.name)) is None or (stubs and _may_be_stub(tool, file)):
             continue
         version = _version(tool, file, memory)
@@ -208,17 +234,14 @@ def examine(memory: Memory, environ: Mapping[str, str]) -> dict[str, Any]:
     memory.keep("gpus", gpus)
     encoders = _encoders(where["ffmpeg"], memory) if "ffmpeg" in where else []
     memory.save()
-    return _found(versions, gpus, encoders, environ)
+    return _found(versions, gpus, encoders)
 
 
-def _found(
-    versions: Mapping[str, str], gpus: list[Any], encoders: list[Any], environ: Mapping[str, str]
-) -> dict[str, Any]:
+def _found(versions: Mapping[str, str], gpus: list[Any], encoders: list[Any]) -> dict[str, Any]:
     return {
         "tools": dict(versions),
         "gpus": gpus,
         "encoders": encoders,
-        "agents": agents(versions, environ),
         "modules": [word for name, word in _MODULES.items() if _has_module(name)],
     }
 
@@ -290,21 +313,35 @@ def _encoders_by(nodes: Sequence[str]) -> str:
     return " ".join(("encoders", *nodes))
 
 
-def agents(
-    tools: Mapping[str, str], environ: Mapping[str, str], system: str = sys.platform
+def agents_in(
+    tools: Mapping[str, str],
+    agents: Sequence[Adapter],
+    *,
+    home: str,
+    keys: Collection[str] = (),
+    named: Collection[str] = (),
+    system: str = sys.platform,
 ) -> dict[str, Any]:
-    """Return of each agent its version, and whether it is logged in as far as a file tells."""
+    """Return of each agent its version, and whether it is logged in as far as a file tells.
+
+    `keys` are the names of the keys that this host has for agents, `named` the agents that its
+    configuration names: of any other one without a login somebody else's program may have the name.
+    """
     found: dict[str, Any] = {}
-    home = environ.get("HOME") or os.path.expanduser("~")
-    for agent in AGENTS:
+    for agent in agents:
         if agent.name not in tools:
             continue
         logged_in: bool | None = None
-        if any(environ.get(variable) for variable in agent.variables) or any(
-            os.path.exists(os.path.join(home, file)) for file in agent.logins
+        if not set(agent.credentials).isdisjoint(keys) or any(
+            os.path.exists(file.replace("~", home, 1)) for file in agent.login_files
         ):
             logged_in = True
-        elif agent.logins and system not in agent.elsewhere:
+        elif agent.login_files and not (agent.keychain and system == "darwin"):
             logged_in = False
-        found[agent.name] = {"version": tools[agent.name], "logged_in": logged_in}
+        elif not agent.keychain and agent.name not in named:
+            continue
+        version = tools[agent.name]
+        found[agent.name] = {"version": version, "logged_in": logged_in}
+        if machines.is_older(version, agent.min_version):
+            found[agent.name]["too_old"] = agent.min_version
     return found

@@ -116,6 +116,8 @@ class Program:
         grace: float,
     ) -> None:
         self.clock = 0.0
+        #: When it last said a part of a line: one of 50 MB takes its time.
+        self.mid_line_at = 0.0
         self.exit_code: int | None = None
         self.signal: int | None = None
         self._signals = signals
@@ -217,6 +219,8 @@ class Program:
             return
         lines = self._channels[fd]
         if piece:
+            if b"\n" not in piece and not lines.is_of_errors:
+                self.mid_line_at = self.clock
             yield from lines.feed(piece)
             return
         self._poll.unregister(fd)

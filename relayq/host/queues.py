@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -19,9 +20,11 @@ from relayq.model.hosts import labels_of, queues_of
 from relayq.model.placement import (
     KIND,
     UNIVERSAL,
+    Constraints,
     HostFacts,
     constraints_of,
     has_agent,
+    lacks,
     serves,
 )
 from relayq.store.leases import Registry
@@ -67,7 +70,8 @@ class Queues:
         labels = labels_of(self._facts.get("labels", ()), self._registry.labels)
         # A host that was renamed still is what its old name means, also to `--not`.
         aliases = [*self._facts.get("aliases", ()), *self._registry.names]
-        told = {**self._facts, "labels": labels, "aliases": aliases}
+        able = labels_of(self._facts.get("capabilities", ()), self._registry.capabilities)
+        told = {**self._facts, "labels": labels, "aliases": aliases, "capabilities": able}
         self._as_host = HostFacts.read(self._host, told)
         own = [*queues_of(self._host), *(f"host.{alias}" for alias in self._as_host.aliases)]
         self._served = [*own, *(q for q in self._registry.queues if self.serves(q))]
@@ -75,6 +79,14 @@ class Queues:
     def serves(self, queue: str) -> bool:
         """Whether this host can run the jobs of a queue at all."""
         return serves(queue, self._as_host)
+
+    def may_run(self, queue: str) -> bool:
+        """Whether a job that was signed for a queue may run here; its login is for it to try."""
+        return serves(queue, replace(self._as_host, unfit={}))
+
+    def is_one_of(self, places: tuple[str, ...]) -> bool:
+        """Whether these names, patterns and labels of hosts mean this one."""
+        return not lacks(Constraints(on=places), self._as_host)
 
     def offer(self, running: Iterable[bytes]) -> list[tuple[str, str]]:
         """Return the queues to claim from, and what the jobs of each take of this host.
@@ -90,22 +102,22 @@ class Queues:
             used.update(resources)
         offered = []
         for queue in self._served:
-            kind, wanted, accounts = _wanted(queue)
+            kind, wanted, accounts, on = _wanted(queue)
             if kind in self._limits and kinds[kind] >= self._limits[kind]:
                 continue
             is_free = all(
                 used[name] + count <= self._as_host.resources.get(name, 0)
                 for name, count in wanted.items()
             )
-            words = [*wanted, *(self._quota(account) for account in accounts)]
+            words = [*wanted, *(self._quota(account, on) for account in accounts)]
             offered.append((queue, ("" if is_free else "!") + " ".join(words)))
         self.is_holding = len(offered) < len(self._served) or any(w[:1] == "!" for _, w in offered)
         return offered
 
-    def _quota(self, account: str) -> str:
+    def _quota(self, account: str, on: Sequence[str]) -> str:
         """Return what the claim is told of an account; with a "!" if its agent isn't here."""
         quota = self._quotas.get(account, _QUOTA)
-        missing = "" if has_agent(account, self._as_host) else "!"
+        missing = "" if has_agent(account, self._as_host, on) else "!"
         budget = round((quota.budget_usd or 0) * 1_000_000)
         # Sessions that start together are refused together: a chance apart, and not in step.
         stagger = quota.stagger * (1 + random.random())
@@ -128,8 +140,8 @@ def _taken(signed: bytes) -> tuple[str, Mapping[str, int]]:
 
 
 @lru_cache(maxsize=1024)
-def _wanted(queue: str) -> tuple[str, Mapping[str, int], tuple[str, ...]]:
-    """Return the kind of a queue's jobs, what each takes of its host, and its accounts."""
+def _wanted(queue: str) -> tuple[str, Mapping[str, int], tuple[str, ...], tuple[str, ...]]:
+    """Return the kind of a queue's jobs, what each takes, its accounts, and for which hosts."""
     asked = constraints_of(queue)
     kinds = (need.removeprefix(KIND) for need in asked.needs if need.startswith(KIND))
-    return next(kinds, _COMMAND), asked.resources, asked.accounts
+    return next(kinds, _COMMAND), asked.resources, asked.accounts, asked.on

@@ -60,6 +60,7 @@ class Sessions:
 
     def __init__(self, state_dir: str) -> None:
         self._root = state_dir
+        self._locks: list[int] = []
         for name in ("sessions", "scratch", "runs"):
             os.makedirs(os.path.join(state_dir, name), mode=0o700, exist_ok=True)
 
@@ -111,7 +112,7 @@ class Sessions:
         return max(mine, key=lambda one: one.at, default=None)
 
     def lock(self, session_id: str) -> int:
-        """Take a session until this process ends, or raise `SessionInUse`."""
+        """Take a session until `unlock` or this process' end, or raise `SessionInUse`."""
         path = os.path.join(self._root, "sessions", f"{_plain(session_id)}.lock")
         # The agent mustn't inherit it: a daemon of its own would hold it for ever.
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -121,7 +122,13 @@ class Sessions:
             os.close(fd)
             raise SessionInUse(session_id) from None
         os.utime(fd)
+        self._locks.append(fd)
         return fd
+
+    def unlock(self) -> None:
+        """Let go of the sessions that were taken."""
+        while self._locks:
+            os.close(self._locks.pop())
 
     def prune(self) -> None:
         """Remove what nobody used for long."""

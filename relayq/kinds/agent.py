@@ -21,6 +21,8 @@ from relayq.kinds import Command, Ended, HostFacts, Progress, Verdict, kind
 from relayq.model.jobs import Reason
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+#: The exit code (sysexits' EX_IOERR) of a runner that couldn't write its report.
+UNWRITTEN = 74
 #: The session that was used last in the same directory by the same account.
 LATEST = "latest"
 #: Keys of `agents:` that aren't an adapter's: they say what this host allows.
@@ -277,6 +279,15 @@ def _limits(own: Mapping[str, Any]) -> Limits:
 
 def _unreported(ended: Ended) -> Answer:
     """Return the answer of a runner that could leave none."""
+    if ended.exit_code == UNWRITTEN:
+        said = "its host couldn't write its report: that host's disk is full, or can't be written"
+        return Answer(
+            agent="the agent",
+            status=Status.REQUEUED,
+            error_class=ErrorClass.TRANSIENT,
+            message=said,
+            exit_code=ended.exit_code,
+        )
     how = f"signal {ended.signal}" if ended.signal else f"exit code {ended.exit_code}"
     return Answer(
         agent="the agent",

@@ -27,12 +27,16 @@ class Quota:
 
 @dataclass(frozen=True, slots=True)
 class AccountPause:
-    """Until when nothing starts on an account: an instant, or so many seconds from now on."""
+    """Until when nothing starts on an account: an instant, or so many seconds from now on.
+
+    One that `slows` was told that its requests are too many: fewer jobs follow than before.
+    """
 
     account: str
     until: float | None = None
     seconds: float | None = None
     reason: str = ""
+    slows: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +55,8 @@ class Account:
     It is paused `until` an instant, for a `reason`; then it is `probing`: one job at a time, until
     one ends well or has run for a minute. `active` are the ids of the jobs that use it, `queued`
     counts those that may. Cost and tokens are those of today; limit and budget are those of the
-    last claim.
+    last claim. `room` is how many jobs may run now, fewer than the limit after its API had too
+    many.
     """
 
     name: str
@@ -61,11 +66,26 @@ class Account:
     next_at: float | None = None
     active: tuple[str, ...] = ()
     limit: int | None = None
+    room: int | None = None
     budget_usd: float | None = None
     spent_usd: float = 0.0
     tokens: int = 0
     queued: int = 0
     used_at: float | None = None
+
+
+#: So long without a refusal, and one job more may run.
+_QUIET = 300.0
+
+
+def room(limit: int, eased: int | None, since: float, now: float) -> int:
+    """Return how many jobs of an account may run now, of which `eased` might `since` an instant.
+
+    Its API's "too many requests" halves them, to 1 at least; each quiet 5 minutes gives one back.
+    """
+    if eased is None:
+        return limit
+    return min(limit, eased + max(0, int((now - since) // _QUIET)))
 
 
 def accounts_of(queue: str) -> tuple[str, ...]:
@@ -89,8 +109,10 @@ def why_not(account: Account, now: float, when: Callable[[float], str]) -> str:
         )
     if account.probing and account.active:
         return f"{account.name} was at its limit: {account.active[0]} tries it, alone"
-    if account.limit is not None and len(account.active) >= account.limit:
-        return f"{account.name} has {len(account.active)} of {account.limit} jobs running"
+    most = account.limit if account.room is None else account.room
+    if most is not None and len(account.active) >= most:
+        fewer = f" (its limit is {account.limit}; its API had too many)" * (most != account.limit)
+        return f"{account.name} has {len(account.active)} of {most} jobs running{fewer}"
     return ""
 
 

@@ -80,7 +80,7 @@ def _not_yet(host: Host, asked: Asked, span: Span) -> tuple[str, str] | None:
 def _not_now(host: Host, asked: Asked, span: Span) -> tuple[str, str] | None:
     """Say what stands in the way at this instant, if anything does."""
     if not host.is_online:
-        return "offline", f"would take it; last heard of {span(asked.now - host.seen_at)} ago"
+        return "offline", f"would take it; {_away(host, asked.now, span)}"
     standing, reason = host.standing
     if not standing.startswith("online"):
         return "not now", f"{standing}{reason and f': {reason}'}"
@@ -94,21 +94,38 @@ def _not_now(host: Host, asked: Asked, span: Span) -> tuple[str, str] | None:
     return _limited(host, asked)
 
 
+def _away(host: Host, now: float, span: Span) -> str:
+    """Say since when a host is away, and what to do about one that sleeps."""
+    heard = f"last heard of {span(now - host.seen_at)} ago"
+    state, _ = host.standing
+    if state != "asleep":
+        return heard
+    return f"asleep, {heard}{f' (relayq hosts wake {host.name})' if host.can_be_woken else ''}"
+
+
 def _limited(host: Host, asked: Asked) -> tuple[str, str] | None:
     """Say which limit or resource of the host is used up."""
-    record, others = asked.record, asked.taken.get(host.name, ())
-    limit = host.facts.get("limits", {}).get(record.kind)
-    same = sum(other.kind == record.kind for other in others)
+    takes = constraints_of(_widest(asked.record)).resources
+    why = used_up(host, asked.record.kind, takes, asked.taken.get(host.name, ()))
+    return None if why is None else ("busy", why)
+
+
+def used_up(
+    host: Host, kind: str, takes: Mapping[str, int], others: Sequence[JobRecord]
+) -> str | None:
+    """Say which limit or resource of a host leaves no room for a job beside those it runs."""
+    limit = host.facts.get("limits", {}).get(kind)
+    same = sum(other.kind == kind for other in others)
     if limit is not None and same >= limit:
-        return "busy", f"{same} of {limit} {record.kind} jobs at a time"
+        return f"{same} of {limit} {kind} jobs at a time"
     used: Counter[str] = Counter()
     for other in others:
         used.update(other.spec.resources if other.spec else {})
     has = facts_of(host).resources
-    for name, count in constraints_of(_widest(record)).resources.items():
+    for name, count in takes.items():
         left = has.get(name, 0) - used[name]
         if left < count:
-            return "busy", f"{amount(name, max(0, left))} left of {amount(name, has[name])}"
+            return f"{amount(name, max(0, left))} left of {amount(name, has.get(name, 0))}"
     return None
 
 

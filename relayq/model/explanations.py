@@ -88,7 +88,7 @@ def explain(
         case JobState.WAITING:
             return _waiting(record, place, scene, span)
         case JobState.SCHEDULED:
-            return _scheduled(record, place, scene, span)
+            return _scheduled(record, place, scene, span, when)
         case JobState.RUNNING:
             return _running(record, place, scene, span)
         case JobState.LOST:
@@ -199,7 +199,9 @@ def _waiting(record: JobRecord, place: Place, scene: Scene, span: Span) -> Expla
     )
 
 
-def _scheduled(record: JobRecord, place: Place, scene: Scene, span: Span) -> Explanation:
+def _scheduled(
+    record: JobRecord, place: Place, scene: Scene, span: Span, when: Span
+) -> Explanation:
     due = "soon" if record.due_at is None else f"in {span(record.due_at - place.now)}"
     cancel = f"relayq cancel {record.id}"
     if not record.attempt:
@@ -210,11 +212,16 @@ def _scheduled(record: JobRecord, place: Place, scene: Scene, span: Span) -> Exp
     retries = record.spec.retries if record.spec else 0
     if record.reason in (Reason.HOST, Reason.LOST):
         number = f"after {_times(record.losses)} of {scene.crash_limit} that a host couldn't"
+    elif record.account is not None:
+        number = f"{record.account} goes on then"
     else:
         number = f"retry {record.failures} of {retries}"
     return Explanation(
         summary=f"is tried again {due}: {number}",
-        facts=(f"attempt {record.attempt}{_on(record)} ended: {why}",),
+        facts=(
+            f"attempt {record.attempt}{_on(record)} ended: {why}",
+            *lines(place.accounts, place.now, when),
+        ),
         options=(f"relayq logs {record.id}", cancel),
     )
 

@@ -8,6 +8,9 @@ from typing import Any
 
 #: What `courtesy` says of a host that takes work.
 _TAKES_WORK = "ok"
+#: Why a worker takes nothing new that says good night.
+GOES_TO_SLEEP = "the machine goes to sleep"
+SHUTS_DOWN = "the machine shuts down"
 _COURTESY_WORDS = {"no_new_work": "paused", "frozen": "paused"}
 
 
@@ -78,12 +81,24 @@ class Host:
         courtesy = self.facts.get("courtesy") or {}
         state, reason = str(courtesy.get("state", _TAKES_WORK)), str(courtesy.get("reason") or "")
         if not self.is_online:
-            return "offline", ""
+            return self._absence(reason)
         if self.drained_at is not None:
             return ("draining" if self.active else "drained"), self.drained_reason
         if state != _TAKES_WORK:
             return _COURTESY_WORDS.get(state, state), reason
         return f"online {'busy' if self.active else 'idle'}", ""
+
+    @property
+    def can_be_woken(self) -> bool:
+        """Whether its worker said by which address."""
+        wake = self.facts.get("wake")
+        return isinstance(wake, Mapping) and bool(wake.get("mac"))
+
+    def _absence(self, last_reason: str) -> tuple[str, str]:
+        """Return what is known of a host that isn't heard of: perhaps it said where it went."""
+        if last_reason == GOES_TO_SLEEP:
+            return "asleep", "wake ok" if self.can_be_woken else ""
+        return "offline", "shut down" if last_reason == SHUTS_DOWN else ""
 
 
 def capabilities_of(found: Iterable[str], declared: Iterable[str]) -> tuple[str, ...]:
@@ -95,7 +110,7 @@ def capabilities_of(found: Iterable[str], declared: Iterable[str]) -> tuple[str,
 
 
 def labels_of(own: Iterable[str], overlay: str) -> tuple[str, ...]:
-    """Return a host's own labels as the fleet changed them: `+heavy,-slow`."""
+    """Return a host's own labels, or capabilities, as the fleet changed them: `+heavy,-slow`."""
     labels = set(own)
     for change in filter(None, overlay.split(",")):
         (labels.add if change[0] == "+" else labels.discard)(change[1:])

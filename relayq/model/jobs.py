@@ -6,7 +6,7 @@ store's scripts. `MOVES` is the one table of what may follow what.
 
 from __future__ import annotations
 
-import secrets
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from enum import StrEnum
@@ -136,7 +136,7 @@ def priority_number(priority: int | str) -> int:
 
 def new_id() -> str:
     """Return a fresh job id: 12 random characters, 60 bits."""
-    return secrets.token_bytes(ID_LENGTH).translate(_LETTERS).decode()
+    return os.urandom(ID_LENGTH).translate(_LETTERS).decode()
 
 
 def normal_id(text: str) -> str:

@@ -31,31 +31,6 @@ class Tool:
         return self.program or self.name
 
 
-@dataclass(frozen=True, slots=True)
-class Agent:
-    """An agent's program, and the files below the home directory that tell that it is logged in.
-
-    `elsewhere` are systems where the login may be kept out of sight, such as macOS' keychain.
-    """
-
-    name: str
-    logins: tuple[str, ...] = ()
-    variables: tuple[str, ...] = ()
-    elsewhere: tuple[str, ...] = ()
-
-
-AGENTS = (
-    Agent(
-        "claude",
-        (".claude/.credentials.json",),
-        ("ANTHROPIC_API_KEY", "CLAUDE_CODE_OAUTH_TOKEN"),
-        ("darwin",),
-    ),
-    Agent("codex", (".codex/auth.json",), ("OPENAI_API_KEY", "CODEX_API_KEY")),
-    Agent("gemini", (".gemini/oauth_creds.json", ".gemini/.env"), ("GEMINI_API_KEY",)),
-    Agent("opencode", (".local/share/opencode/auth.json",)),
-    Agent("aider", (), ("OPENAI_API_KEY", "ANTHROPIC_API_KEY")),
-)
 _SLOW: tuple[str, ...] = ()
 TOOLS = (
     *(Tool(name) for name in "git rsync make cmake ninja gcc clang cargo uv python3 node".split()),
@@ -73,7 +48,6 @@ TOOLS = (
     Tool("docker", asks=("version", "--format", "{{.Server.Version}}"), must_answer=True),
     Tool("swift", must_answer=True),
     Tool("xcodebuild", asks=("-version",), must_answer=True),
-    *(Tool(agent.name) for agent in AGENTS),
 )
 #: On macOS these in /usr/bin open a window that offers to install the developer tools.
 STUBS = frozenset("git make gcc clang python3 swift xcodebuild java".split())
@@ -104,6 +78,15 @@ def version_in(text: str) -> str:
     found = re.search(r"(?<![0-9.])([0-9]+(?:\.[0-9]+)+)", text)
     found = found or re.search(r"\b([0-9]+)\b", text)
     return found[1] if found else ""
+
+
+def is_older(version: str, least: str) -> bool:
+    """Tell whether a version is below another one; one that isn't known is not."""
+
+    def numbers(text: str) -> list[int]:
+        return [int(part) for part in re.findall(r"[0-9]+", text)]
+
+    return bool(version) and numbers(version) < numbers(least)
 
 
 def processor_in(cpuinfo: str) -> str:
@@ -188,7 +171,8 @@ def capabilities_in(found: Mapping[str, Any], kinds: Iterable[str] = ()) -> set[
     words |= {f"encoder:{encoder}" for encoder in found.get("encoders", ())}
     for agent, facts in found.get("agents", {}).items():
         # Where no file tells, only a try can.
-        words |= {f"agent:{agent}"} if facts.get("logged_in") is not False else set()
+        is_fit = facts.get("logged_in") is not False and not facts.get("too_old")
+        words |= {f"agent:{agent}"} if is_fit else set()
     words |= set(found.get("modules", ()))
     words |= {"whisper"} if any(word.startswith("transcribe:") for word in words) else set()
     for card in found.get("gpus", ()):

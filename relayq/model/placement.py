@@ -9,7 +9,7 @@ What changes by the minute (limits, slots in use, courtesy) is the claim's to ch
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
@@ -75,6 +75,8 @@ class HostFacts:
     weight: float = 1.0
     load: float = 0.0
     is_available: bool = True
+    #: Accounts of agents that aren't logged in there, and why not.
+    unfit: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def read(
@@ -93,6 +95,7 @@ class HostFacts:
             weight=float(facts.get("weight", 1.0)),
             load=load,
             is_available=is_available,
+            unfit=dict(facts.get("unfit", {})),
         )
 
 
@@ -101,6 +104,17 @@ def facts_of(host: Host) -> HostFacts:
     load = (host.active + host.queued) / max(1, host.slots)
     takes_work = host.standing[0].startswith("online")
     return HostFacts.read(host.name, host.facts, load=load, is_available=takes_work)
+
+
+def own_names(constraints: Constraints, hosts: Sequence[HostFacts]) -> Constraints:
+    """Return the constraints with the own name of each host that they name by an alias."""
+    known = {host.name for host in hosts}
+    own = {alias: host.name for host in hosts for alias in host.aliases if alias not in known}
+    return replace(
+        constraints,
+        on=tuple(own.get(name, name) for name in constraints.on),
+        prefer=own.get(constraints.prefer, constraints.prefer) if constraints.prefer else None,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,9 +279,7 @@ def lacks(constraints: Constraints, host: HostFacts) -> list[str]:
         missing.append(_is_not(on[0]) if len(on) == 1 else f"is none of {', '.join(on)}")
     missing += [f"is excluded by {place}" for place in constraints.excluded if _is(place, host)]
     missing += [_without(need) for need in constraints.needs if not _has(need, host)]
-    agents = list(dict.fromkeys(agent_of(one) for one in constraints.accounts))
-    if agents and not any(has_agent(one, host) for one in constraints.accounts):
-        missing.append("lacks " + " and ".join(f"agent:{agent}" for agent in agents))
+    missing += _without_agent(constraints, host)
     for name, count in constraints.resources.items():
         has = host.resources.get(name, 0)
         if has < count:
@@ -275,9 +287,35 @@ def lacks(constraints: Constraints, host: HostFacts) -> list[str]:
     return missing
 
 
-def has_agent(account: str, host: HostFacts) -> bool:
-    """Tell whether a host has the agent of an account."""
-    return f"agent:{agent_of(account)}" in host.capabilities
+def has_agent(account: str, host: HostFacts, on: Sequence[str] = ()) -> bool:
+    """Tell whether a host has the agent of an account, logged in as far as is known.
+
+    A job that is for this host alone (`on`) tries it in any case.
+    """
+    if f"agent:{agent_of(account)}" not in host.capabilities:
+        return False
+    return account not in host.unfit or list(on) in ([host.name], *([a] for a in host.aliases))
+
+
+def is_fit_elsewhere(constraints: Constraints, hosts: Iterable[Host], *, but: str) -> bool:
+    """Tell whether another host that is up and takes new work could take a job."""
+    others = (facts_of(host) for host in hosts if host.name != but)
+    return any(one.is_available and not lacks(constraints, one) for one in others)
+
+
+def _without_agent(constraints: Constraints, host: HostFacts) -> Iterator[str]:
+    """Say why a host can use none of a job's accounts."""
+    accounts = constraints.accounts
+    if not accounts or any(has_agent(one, host, constraints.on) for one in accounts):
+        return
+    lacking = dict.fromkeys(
+        agent_of(one) for one in accounts if not has_agent(one, replace(host, unfit={}))
+    )
+    if lacking:
+        yield "lacks " + " and ".join(f"agent:{agent}" for agent in lacking)
+    for one in accounts:
+        if agent_of(one) not in lacking:
+            yield f"{one} isn't logged in ({host.unfit[one]})"
 
 
 def _is(place: str, host: HostFacts) -> bool:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 DAY, HOUR = 86_400, 3600
+#: What there can be a row for.
+GROUPS = ("host", "kind", "agent", "day")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,11 @@ class Tally:
     def plus(self, other: Tally) -> Tally:
         """Return both together."""
         return Tally(*(getattr(self, name) + getattr(other, name) for name in _COUNTS))
+
+
+def date_of(number: int) -> str:
+    """Return the date of a day that is counted from 1970, in UTC."""
+    return datetime.fromtimestamp(number * DAY, UTC).strftime("%Y-%m-%d")
 
 
 _COUNTS = tuple(Tally.__dataclass_fields__)

@@ -14,7 +14,7 @@ from relayq.errors import RelayqError
 class Strategy(StrEnum):
     """How a job comes to its host; all but the first choose the host when it is submitted."""
 
-    PULL = "pull"  #: the first free slot that can takes it
+    PULL = "pull"  #: the first host that can and has room takes it
     LEAST_LOADED = "least-loaded"  #: the host with the fewest jobs for its slots
     ROUND_ROBIN = "round-robin"  #: one host after the other, by name
     WEIGHTED = "weighted"  #: by chance, in proportion to the hosts' weights

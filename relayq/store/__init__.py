@@ -15,15 +15,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
-
+from relayq.store.direct import Address, Direct
 from relayq.store.jobs import Jobs
 from relayq.store.keys import PREFIX, Keys
 from relayq.store.scripts import Scripts, broker_errors
 
 if TYPE_CHECKING:
+    import redis
+
     from relayq.store.accounts import Accounts
     from relayq.store.events import Events
     from relayq.store.hosts import Hosts
@@ -41,39 +40,47 @@ if TYPE_CHECKING:
 
 __all__ = ["Store", "connect"]
 
-# redis-py tells each broker its own name and version: two round trips a connection, and 5 ms to
-# look the version up. Before 7.2 it had other words for not doing so.
-_UNINTRODUCED: dict[str, Any] = (
-    {"driver_info": None}
-    if hasattr(redis, "DriverInfo")
-    else {"lib_name": None, "lib_version": None}
-)
 
-
-def connect(url: str, *, patience: float = 3.5) -> Store:
+def connect(url: str, *, patience: float = 3.5, is_brief: bool = False) -> Store:
     """Return a store for the broker at `url`; connects when it is first used.
 
     `patience` bounds, in seconds, each connect and each answer that isn't a blocking wait.
+    `is_brief` says that little is asked, and by few threads: then redis-py isn't imported for it.
     """
+    if url.startswith("redis+socket:"):  # as Celery calls it
+        url = re.sub(r"([?&])virtual_host=", r"\1db=", url.replace("redis+socket:", "unix:", 1))
+    address = Address.parse(url) if is_brief else None
+    if address is None:
+        return Store(_whole(url, patience))
+    return Store(Direct(address, patience=patience, whole=lambda: _whole(url, patience)))
+
+
+def _whole(url: str, patience: float) -> redis.Redis:
+    """Return a client of redis-py."""
+    import redis
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+
     # One silent retry: a connection that the broker closed while idle is replaced; every script
     # may be sent twice, since a repeat is answered without a second effect. Silence isn't retried:
     # a broker that doesn't answer is reported in less than 5 s.
-    if url.startswith("redis+socket:"):  # as Celery calls it
-        url = re.sub(r"([?&])virtual_host=", r"\1db=", url.replace("redis+socket:", "unix:", 1))
     options: dict[str, Any] = {
-        **_UNINTRODUCED,
         "socket_timeout": patience,
         "socket_connect_timeout": min(patience, 3.5),
         "protocol": 2,
         "retry": Retry(NoBackoff(), 1, (redis.exceptions.ConnectionError,)),
     }
+    # redis-py tells each broker its own name and version: two round trips a connection, and 5 ms
+    # to look the version up. Before 7.2 it had other words for not doing so.
+    introduction = ("driver_info",) if hasattr(redis, "DriverInfo") else ("lib_name", "lib_version")
+    options |= dict.fromkeys(introduction)
     if not url.startswith("unix:"):
         options["socket_keepalive"] = True
     if url.startswith("sentinel://"):
         from relayq.store.sentinels import SentinelUrl
 
-        return Store(SentinelUrl.parse(url).connect(**options))
-    return Store(redis.Redis.from_url(url, **options))
+        return SentinelUrl.parse(url).connect(**options)
+    return redis.Redis.from_url(url, **options)
 
 
 class Store:
@@ -81,15 +88,17 @@ class Store:
 
     def __init__(
         self,
-        connection: redis.Redis,
+        connection: redis.Redis | Direct,
         *,
         prefix: str = PREFIX,
         offset: Callable[[], float] = lambda: 0.0,
     ) -> None:
-        self.connection = connection
+        # Direct answers as redis-py does, which types an answer as what any protocol may give.
+        asked: Any = connection
+        self.connection: redis.Redis = asked
         self.keys = Keys(prefix)
-        self._scripts = Scripts(connection, self.keys, offset)
-        self.jobs = Jobs(connection, self.keys, self._scripts)
+        self._scripts = Scripts(self.connection, self.keys, offset)
+        self.jobs = Jobs(self.connection, self.keys, self._scripts)
 
     @cached_property
     def lookup(self) -> Lookup:

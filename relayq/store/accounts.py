@@ -6,14 +6,15 @@ What the claim and the end of an attempt do to an account is in their scripts.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import redis
-
-from relayq.model.accounts import Account, accounts_of
+from relayq.model.accounts import Account, accounts_of, room
 from relayq.model.stats import DAY
 from relayq.store.keys import Keys
 from relayq.store.scripts import Scripts, broker_errors
+
+if TYPE_CHECKING:
+    import redis
 
 
 class Accounts:
@@ -115,6 +116,8 @@ def _account(
     is_today = fields.get("day") == str(int(now // DAY))
     until = future("ends")
     budget = int(fields.get("budget", 0))
+    limit = int(fields["limit"]) if "limit" in fields else None
+    eased = int(fields["room"]) if "room" in fields else None
     return Account(
         name=name,
         until=until,
@@ -122,7 +125,8 @@ def _account(
         probing="probe" in fields and until is None,
         next_at=future("next"),
         active=tuple(sorted(id.decode() for id in active)),
-        limit=int(fields["limit"]) if "limit" in fields else None,
+        limit=limit,
+        room=None if limit is None else room(limit, eased, float(fields.get("eased", 0)), now),
         budget_usd=budget / 1e6 if budget else None,
         spent_usd=int(fields.get("spent", 0)) / 1e6 if is_today else 0.0,
         tokens=int(fields.get("tokens", 0)) if is_today else 0,

@@ -7,13 +7,14 @@ must keep more follows it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
-
-import redis
+from typing import TYPE_CHECKING, Any
 
 from relayq.model.events import Event
 from relayq.store.keys import Keys
 from relayq.store.scripts import broker_errors
+
+if TYPE_CHECKING:
+    import redis
 
 #: How many entries one round trip reads.
 _PAGE = 1000

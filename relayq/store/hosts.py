@@ -6,8 +6,6 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import redis
-
 from relayq.errors import Conflict, NoSuchHost
 from relayq.model.hosts import Host, labels_of, relabelled
 from relayq.model.jobs import Token
@@ -15,6 +13,8 @@ from relayq.store.keys import Keys
 from relayq.store.scripts import Scripts, broker_errors
 
 if TYPE_CHECKING:
+    import redis
+
     from relayq.store.leases import Registration
 
 #: A control message that nobody took for so long is moot: what must last is in the record.
@@ -78,18 +78,25 @@ class Hosts:
         )
         return bool(word == b"ok")
 
-    def overlay(self, host: str) -> str:
-        """Return what the fleet says of a host's labels, such as `+heavy,-slow`."""
+    def overlay(self, host: str, field: str = "labels") -> str:
+        """Return what the fleet says of a host's labels or `caps`, such as `+heavy,-slow`."""
         with broker_errors():
-            found = self._connection.hget(self._keys("host", host), "labels")
+            found = self._connection.hget(self._keys("host", host), field)
         return (found or b"").decode()
 
     def label(self, host: str, changes: Sequence[str]) -> str:
         """Change the fleet's own labels of a host (`+x`, `-y`, `=z`); returns the overlay."""
+        return self._say(host, "labels", changes)
+
+    def declare(self, host: str, changes: Sequence[str]) -> str:
+        """Change what the fleet says that a host can do, in the same way; returns the overlay."""
+        return self._say(host, "caps", changes)
+
+    def _say(self, host: str, field: str, changes: Sequence[str]) -> str:
         while True:
-            before = self.overlay(host)
+            before = self.overlay(host, field)
             after = relabelled(before, changes)
-            word = self._scripts.call("relabel", host=host, before=before, after=after)
+            word = self._scripts.call("relabel", host=host, field=field, before=before, after=after)
             if word == b"unknown":
                 raise _no_such(host)
             if word == b"ok":
@@ -196,8 +203,9 @@ def _host(
 def _facts(fields: Mapping[str, str]) -> dict[str, Any]:
     """Return what the host says of itself, and what the fleet says otherwise."""
     facts = {**json.loads(fields.get("facts", "{}")), **json.loads(fields.get("load", "{}"))}
-    if overlay := fields.get("labels"):
-        facts["labels"] = list(labels_of(facts.get("labels", ()), overlay))
+    for field, fact in (("labels", "labels"), ("caps", "capabilities")):
+        if overlay := fields.get(field):
+            facts[fact] = list(labels_of(facts.get(fact, ()), overlay))
     if was := fields.get("was"):
         facts["aliases"] = [*dict.fromkeys([*facts.get("aliases", ()), *was.split(",")])]
     return facts

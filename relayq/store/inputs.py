@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
-
-import redis
+from typing import TYPE_CHECKING, Any
 
 from relayq.store.keys import Keys
 from relayq.store.scripts import broker_errors
+
+if TYPE_CHECKING:
+    import redis
 
 INPUT_TTL = 86_400
 

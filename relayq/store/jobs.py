@@ -9,15 +9,16 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count, islice
-from typing import Any
-
-import redis
+from typing import TYPE_CHECKING, Any
 
 from relayq.errors import AmbiguousId, NoSuchJob, RelayqError
 from relayq.model.jobs import FINAL, MOVES, JobRecord, JobState, Spec, normal_id
 from relayq.model.placement import queue_of
 from relayq.store.keys import Keys
 from relayq.store.scripts import Scripts, broker_errors
+
+if TYPE_CHECKING:
+    import redis
 
 #: How many jobs one call of `submit` may store: a script holds up every other client.
 BATCH = 1000
@@ -164,20 +165,14 @@ class Jobs:
     def _meant_for(self, host: str, state: JobState) -> Iterator[str]:
         """Yield the ids of the unclaimed jobs that wait for this one host, the newest first.
 
-        No index has them. Redis reads off the queue of each of many records in the time in which
-        a few of them get here.
+        No index has them: Redis looks at the queue of each record of the state.
         """
-        queue = f"host.{host}".encode()
-        read = {"by": "nosort", "get": ["#", f"{self._keys('job')}*->queue"], "desc": True}
         for start in count(0, _SCANNED):
-            with broker_errors():
-                row = self._connection.sort(
-                    self._keys("state", state), start=start, num=_SCANNED, **read
-                )
-            yield from (
-                id.decode() for id, at in zip(row[::2], row[1::2], strict=True) if at == queue
+            looked_at, *ids = self._scripts.call(
+                "meant", state=state, host=host, start=start, count=_SCANNED
             )
-            if len(row) < 2 * _SCANNED:
+            yield from (id.decode() for id in ids)
+            if looked_at < _SCANNED:
                 return
 
     def count(self) -> dict[JobState, int]:

@@ -6,15 +6,16 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import zip_longest
-from typing import Any
-
-import redis
+from typing import TYPE_CHECKING, Any
 
 from relayq.model.accounts import AccountPause, Usage
 from relayq.model.jobs import ENDS, JobState, Token
 from relayq.model.sessions import Session
 from relayq.store.keys import Keys
 from relayq.store.scripts import Scripts, broker_errors
+
+if TYPE_CHECKING:
+    import redis
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +131,8 @@ def _pause(pause: AccountPause) -> dict[str, Any]:
     if (pause.until is None) == (pause.seconds is None):
         raise ValueError("a pause has either an end or a length")
     ends = {"ends": pause.until} if pause.seconds is None else {"seconds": pause.seconds}
-    return {"account": pause.account, "reason": pause.reason, **ends}
+    slows = {"slows": True} if pause.slows else {}
+    return {"account": pause.account, "reason": pause.reason, **ends, **slows}
 
 
 _NOTHING = Further()
@@ -138,12 +140,16 @@ _NOTHING = Further()
 
 @dataclass(frozen=True, slots=True)
 class Registry:
-    """The queues of needs at a version; the labels that the fleet gave a host, its former names."""
+    """The queues of needs at a version; what the fleet says of a host, and its former names.
+
+    `labels` and `capabilities` are overlays over what the host itself says: `+heavy,-slow`.
+    """
 
     version: str
     queues: tuple[str, ...]
     labels: str
     names: tuple[str, ...] = ()
+    capabilities: str = ""
 
 
 class Leases:
@@ -216,14 +222,15 @@ class Leases:
         # The version first: what is newer is heard of by the next claim.
         pipe.hget(self._keys("meta"), "queues")
         pipe.zrange(self._keys("queues"), 0, -1)
-        pipe.hmget(self._keys("host", host), "labels", "was")
+        pipe.hmget(self._keys("host", host), "labels", "was", "caps")
         with broker_errors():
-            version, queues, (labels, names) = pipe.execute()
+            version, queues, (labels, names, capabilities) = pipe.execute()
         return Registry(
             version=(version or b"0").decode(),
             queues=tuple(queue.decode() for queue in queues),
             labels=(labels or b"").decode(),
             names=tuple(names.decode().split(",")) if names else (),
+            capabilities=(capabilities or b"").decode(),
         )
 
     def beat(

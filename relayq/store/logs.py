@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import redis
+from typing import TYPE_CHECKING, Any
 
 from relayq.model.jobs import Token
 from relayq.store.keys import Keys
 from relayq.store.scripts import Scripts, broker_errors
+
+if TYPE_CHECKING:
+    import redis
 
 #: How far, in bytes, a host may be ahead of a follower.
 WINDOW = 4 * 1024 * 1024

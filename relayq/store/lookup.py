@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any
-
-import redis
+from typing import TYPE_CHECKING, Any
 
 from relayq.errors import AmbiguousId, NoSuchJob
 from relayq.model.jobs import ID_LENGTH, JobRecord, JobState, normal_id
@@ -22,6 +20,9 @@ from relayq.model.selectors import (
 from relayq.store.jobs import Jobs
 from relayq.store.keys import Keys
 from relayq.store.scripts import broker_errors
+
+if TYPE_CHECKING:
+    import redis
 
 #: How many jobs one look-up returns at most.
 MOST = 10_000

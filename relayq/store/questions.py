@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
-
-import redis
+from typing import TYPE_CHECKING, Any
 
 from relayq.errors import NoSuchJob
 from relayq.model.jobs import Token
 from relayq.model.questions import Question, Reply
 from relayq.store.keys import Keys
 from relayq.store.scripts import Scripts, broker_errors
+
+if TYPE_CHECKING:
+    import redis
 
 
 class Questions:

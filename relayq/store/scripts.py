@@ -8,14 +8,17 @@ place where Redis' errors become relayq's.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import redis
+from relayq.errors import BrokerFull, BrokerUnavailable, RelayqError
+from relayq.store.direct import Direct, PasswordRefused, Refused, Unreachable
 
-from relayq.errors import BrokerFull, BrokerUnavailable
+if TYPE_CHECKING:
+    import redis
 from relayq.store.keys import Keys
 
 _FOLDER = Path(__file__).with_name("lua")
@@ -27,23 +30,37 @@ def broker_errors(what: str = "the broker") -> Iterator[None]:
     """Turn what Redis and its client raise into `BrokerUnavailable`."""
     try:
         yield
-    except redis.exceptions.AuthenticationError as error:
-        raise BrokerUnavailable(
+    except Exception as error:
+        if (ours := _as_ours(error, what)) is None:
+            raise
+        raise ours from error
+
+
+def _as_ours(error: Exception, what: str) -> RelayqError | None:
+    """Return what relayq calls an error of Redis; None if it isn't one, or a mistake of ours."""
+    if isinstance(error, (PasswordRefused, *_sorts("AuthenticationError"))):
+        return BrokerUnavailable(
             f"{what} refuses the password: {error}", hint="check broker.password_file in config.yml"
-        ) from error
-    except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as error:
-        raise BrokerUnavailable(
+        )
+    if isinstance(error, (Unreachable, *_sorts("ConnectionError", "TimeoutError"))):
+        return BrokerUnavailable(
             f"can't reach {what}: {str(error).rstrip('.')}",
             hint="is its machine up, and on the network? (broker.host in config.yml)",
-        ) from error
-    except redis.exceptions.ResponseError as error:
-        out_of_memory = isinstance(error, redis.exceptions.OutOfMemoryError)
+        )
+    if isinstance(error, (Refused, *_sorts("ResponseError"))):
+        out_of_memory = isinstance(error, _sorts("OutOfMemoryError"))
         if out_of_memory or "OOM command" in str(error) or "MISCONF" in str(error):
-            raise BrokerFull(
+            return BrokerFull(
                 f"{what} takes no new work: {error}",
                 hint="free memory or disk on the broker's machine",
-            ) from error
-        raise
+            )
+    return None
+
+
+def _sorts(*names: str) -> tuple[type[Exception], ...]:
+    """Return these errors of redis-py; none while nobody has imported it."""
+    known: Any = sys.modules.get("redis.exceptions")
+    return tuple(getattr(known, name) for name in names) if known is not None else ()
 
 
 class _Sent:
@@ -63,7 +80,7 @@ class _Sent:
         """Wait for the answer."""
         try:
             answer = self._connection.read_response()
-        except redis.exceptions.ResponseError:
+        except _sorts("ResponseError"):
             self._pool.release(self._connection)
             raise
         except BaseException:
@@ -100,10 +117,14 @@ class Scripts:
 
         So the caller can prepare the next call while Redis runs this one.
         """
+        if isinstance(self._connection, Direct):
+            # Its one connection can't be left with an answer that is still to come.
+            answered = self.call(script_name, rest, **arguments)
+            return lambda: answered
         script, values = self._prepared(script_name, arguments)
         keys, values = [self._keys("meta")], [*values, *rest]
         sent: _Sent | None = None
-        with broker_errors(), suppress(redis.exceptions.ConnectionError):
+        with broker_errors(), suppress(*_sorts("ConnectionError")):
             sent = _Sent(self._connection.connection_pool, script.sha, keys, values)
 
         def answer() -> Any:
@@ -111,7 +132,7 @@ class Scripts:
                 try:
                     if sent is not None:
                         return sent.answer()
-                except (redis.exceptions.NoScriptError, redis.exceptions.ConnectionError):
+                except _sorts("NoScriptError", "ConnectionError"):
                     pass
                 # As `call` would: it loads the script, and replaces a broken connection once.
                 return script(keys=keys, args=values)

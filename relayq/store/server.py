@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import redis
+from typing import TYPE_CHECKING, Any
 
 from relayq import clock
 from relayq.store.scripts import broker_errors
+
+if TYPE_CHECKING:
+    import redis
 
 #: What `doctor` compares with what relayq's promises rest on.
 SETTINGS = (
@@ -105,21 +106,25 @@ class ServerFacts:
     def settings(self) -> Mapping[str, str]:
         """Return those of `SETTINGS` that Redis tells; none where CONFIG isn't allowed."""
         found: dict[str, str] = {}
+        from redis.exceptions import ResponseError
+
         with broker_errors():
             try:
                 for name in SETTINGS:
                     found |= self._connection.config_get(name)
-            except redis.exceptions.ResponseError:
+            except ResponseError:
                 # No permission, or a hosted Redis without the command.
                 return {}
         return found
 
     def clients(self) -> Sequence[Connection]:
         """Return who is connected; nobody where CLIENT LIST isn't allowed."""
+        from redis.exceptions import ResponseError
+
         with broker_errors():
             try:
                 rows = self._connection.client_list()
-            except redis.exceptions.ResponseError:
+            except ResponseError:
                 return []
         return [
             Connection(
@@ -134,10 +139,12 @@ class ServerFacts:
 
     def pauses(self, *, since: float) -> Mapping[str, float]:
         """Return what held Redis up last, by its cause, in seconds; only since an instant."""
+        from redis.exceptions import ResponseError
+
         with broker_errors():
             try:
                 rows = self._connection.execute_command("LATENCY LATEST")
-            except redis.exceptions.ResponseError:
+            except ResponseError:
                 return {}
         return {_text(row[0]): float(row[2]) / 1000 for row in rows or [] if row[1] >= since}
 

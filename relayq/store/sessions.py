@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import count, islice
-from typing import Any
-
-import redis
+from typing import TYPE_CHECKING, Any
 
 from relayq.errors import AmbiguousId, NoSuchSession
 from relayq.model.sessions import Session
 from relayq.store.keys import Keys
 from relayq.store.leases import packed
 from relayq.store.scripts import Scripts, broker_errors
+
+if TYPE_CHECKING:
+    import redis
 
 _PAGE = 200
 _HINT = "relayq agent sessions"

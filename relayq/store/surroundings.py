@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
-
-import redis
+from typing import TYPE_CHECKING, Any
 
 from relayq.model.accounts import accounts_of
-from relayq.model.explanations import Place
 from relayq.model.jobs import JobRecord, JobState
 from relayq.store.accounts import Accounts
 from relayq.store.keys import Keys
 from relayq.store.scripts import broker_errors
+
+if TYPE_CHECKING:
+    import redis
+
+    from relayq.model.explanations import Place
 
 #: How many of the jobs that are ahead or running are worth their names.
 _NAMED = 20
@@ -29,6 +31,8 @@ class Places:
 
     def around(self, record: JobRecord) -> Place:
         """Return what is around a job, in one round trip; an agent's takes two more."""
+        from relayq.model.explanations import Place
+
         queue = self._keys("queue", record.queue)
         pipe = self._connection.pipeline(transaction=False)
         pipe.time()

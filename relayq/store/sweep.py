@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
-
-import redis
+from typing import TYPE_CHECKING, Any
 
 from relayq.store.keys import KEYS, Keys
 from relayq.store.scripts import Scripts, broker_errors
+
+if TYPE_CHECKING:
+    import redis
 
 #: How many keys or members a step looks at.
 STEP = 500

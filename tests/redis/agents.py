@@ -53,11 +53,17 @@ class AgentHost(FleetHost):
         return (claim.token.id, claim.account) if isinstance(claim, Claim) else None
 
     def limited(
-        self, token: Token, *, seconds: float = 3600.0, account: str = CLAUDE, **options: Any
+        self,
+        token: Token,
+        *,
+        seconds: float = 3600.0,
+        account: str = CLAUDE,
+        slows: bool = False,
+        **options: Any,
     ) -> str:
         """End an attempt as one that met its account's limit."""
         options.setdefault("delay", seconds)
-        pause = AccountPause(account, seconds=seconds, reason="five_hour")
+        pause = AccountPause(account, seconds=seconds, reason="five_hour", slows=slows)
         return self.finish(
             token,
             JobState.SCHEDULED,

@@ -230,6 +230,19 @@ def test_labels_of_the_fleet_lie_over_those_of_the_host(fleet, store):
     assert the_host(store).labels == ("slow",)
 
 
+def test_capabilities_of_the_fleet_lie_over_those_of_the_host(fleet, store):
+    host = fleet.host()
+    store.hosts.publish(host.who, {"capabilities": ["ffmpeg", "git"], "labels": ["pi"]})
+
+    assert store.hosts.declare("pi4", ["+xcode", "-git"]) == "-git,+xcode"
+
+    assert the_host(store).capabilities == ("ffmpeg", "xcode")
+    assert the_host(store).labels == ("pi",)
+    assert store.leases.registry("pi4").capabilities == "-git,+xcode"
+    assert store.hosts.declare("pi4", ["=git", "=xcode"]) == ""
+    assert the_host(store).capabilities == ("ffmpeg", "git")
+
+
 def test_labels_outlive_a_restart_and_a_change_tells_the_hosts_to_look(fleet, store):
     host = fleet.host()
     before = store.leases.registry("pi4").version
@@ -241,6 +254,18 @@ def test_labels_outlive_a_restart_and_a_change_tells_the_hosts_to_look(fleet, st
     assert store.leases.registry("pi4").version != before
     with pytest.raises(NoSuchHost):
         store.hosts.label("pi5", ["+heavy"])
+
+
+def test_a_change_of_labels_that_another_one_overtook_is_made_again(fleet, store, monkeypatch):
+    fleet.host()
+    read, stale = store.hosts.overlay, [""]
+    store.hosts.label("pi4", ["+heavy"])
+    monkeypatch.setattr(
+        store.hosts, "overlay", lambda *which: stale.pop() if stale else read(*which)
+    )
+
+    assert store.hosts.label("pi4", ["+fast"]) == "+fast,+heavy"
+    assert not stale
 
 
 def test_a_drained_host_is_given_nothing_until_it_is_undrained(fleet, store):
@@ -264,6 +289,27 @@ def test_a_drained_host_is_given_nothing_until_it_is_undrained(fleet, store):
     assert not store.hosts.drain("pi4", undo=True)
     assert host.claim().id == id
     assert the_host(store).drained_at is None
+
+
+def test_a_second_drain_leaves_the_instant_of_the_first(fleet, store):
+    fleet.host()
+    store.hosts.drain("pi4", reason="a new disk")
+    since = the_host(store).drained_at
+
+    fleet.clock.advance(60)
+    store.hosts.drain("pi4", reason="a newer disk")
+
+    assert the_host(store).drained_at == since
+
+
+def test_an_undrained_host_is_told_to_look_for_work_at_once(fleet, store):
+    fleet.host()
+    store.hosts.drain("pi4")
+    assert store.hosts.listen("pi4", patience=0.01) is None
+
+    store.hosts.drain("pi4", undo=True)
+
+    assert store.hosts.listen("pi4", patience=0.01) == {"op": "wake"}
 
 
 def test_a_host_that_never_registered_cannot_be_drained(store):
@@ -307,9 +353,12 @@ def test_a_host_for_which_alone_a_job_with_needs_waits_is_not_forgotten(fleet, s
     fleet.submit(on=("pi4x",), needs=("ffmpeg",))
     alone = fleet.submit(needs=("ffmpeg",), on=("pi4",))
 
-    with pytest.raises(Conflict, match="jobs wait for pi4"):
+    with pytest.raises(Conflict, match="jobs wait for pi4") as caught:
         store.hosts.dismiss("pi4", lease=LEASE)
 
+    # What the hint's filter finds is what stands in the way.
+    assert caught.value.hint == "relayq move --all any --filter host=pi4"
+    assert store.lookup.all({"host": "pi4"}) == [alone]
     fleet.cancel(alone)
     store.hosts.dismiss("pi4", lease=LEASE)
     assert store.hosts.names() == {"other"}
@@ -332,6 +381,16 @@ def test_the_heir_of_a_host_goes_by_all_of_its_names(fleet, store):
 
     assert store.hosts.names() == {"new"}
     assert the_host(store, "new").aliases == ("old", "older")
+
+
+def test_an_heir_takes_over_the_jobs_with_needs_that_were_for_its_former_name(fleet, store):
+    fleet.host("new")
+    fleet.host("old").park()
+    fleet.submit(needs=("ffmpeg",), on=("old",))
+
+    store.hosts.dismiss("old", lease=LEASE, heir="new")
+
+    assert store.hosts.names() == {"new"}
 
 
 def test_a_host_has_no_heir_that_nobody_knows(fleet, store):

@@ -94,6 +94,8 @@ def test_a_host_that_is_paused_claims_nothing(fleet, host):
 
     assert fleet.store.pauses.pause(host="pi4", **BY_MOTH) == ["paused", "pi4"]
 
+    assert told(fleet, host) == [{"op": "beat"}]
+    assert told(fleet, other) == []
     assert host.ask() == "barred"
     assert report(fleet, host).host == Wish("moth@mac", "a film")
     assert report(fleet, other).host is None

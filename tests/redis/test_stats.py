@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from relayq.model.jobs import JobState
-from relayq.model.stats import DAY, HOUR, Tally
+from relayq.model.stats import DAY, HOUR, Tally, date_of
 from tests.redis.fleet import LEASE
 
 
@@ -123,3 +123,18 @@ def test_tallies_add_up():
     assert both.success_rate == 3 / 5
     assert (both.mean_run, both.mean_wait) == (2.0, 0.5)
     assert (Tally().success_rate, Tally().mean_run, Tally().mean_wait) == (None, None, None)
+
+
+def test_days_are_counted_apart(fleet, store):
+    host = fleet.host()
+    host.run(fleet.submit())
+    before = int(fleet.now() // DAY)
+    fleet.clock.advance(2 * DAY)
+    host.beat()
+    host.run(fleet.submit(), JobState.FAILED)
+
+    found = store.stats.daily(30, now=fleet.now())
+
+    assert [(tally.succeeded, tally.failed) for tally in found.values()] == [(1, 0), (0, 1)]
+    assert list(found) == [date_of(before), date_of(before + 2)]
+    assert list(store.stats.daily(1, now=fleet.now())) == [date_of(before + 2)]

@@ -124,7 +124,9 @@ def test_a_member_that_no_record_has_there_is_removed(fleet, store, name):
 
 
 def test_a_queue_that_the_registry_lost_is_heard_of_again(fleet, store):
+    fleet.host()
     id = fleet.submit(needs=("ffmpeg",))
+    assert store.hosts.listen("pi4", patience=0.01) is not None
     before = store.leases.registry("pi4").version
     store.connection.delete(fleet.key("queues"))
 
@@ -133,6 +135,8 @@ def test_a_queue_that_the_registry_lost_is_heard_of_again(fleet, store):
     registry = store.leases.registry("pi4")
     assert registry.queues == ("needs.ffmpeg",)
     assert registry.version != before
+    wake = {"op": "wake", "queue": "needs.ffmpeg"}
+    assert store.hosts.listen("pi4", patience=0.01) == wake
 
 
 def test_what_is_no_queue_of_needs_leaves_the_registry(fleet, store):
@@ -169,6 +173,26 @@ def test_a_job_that_expires_does_so_after_the_sweep(fleet, store, state):
     assert fleet.tick() == [("unclaimed", id)]
 
 
+def test_what_was_claimed_once_cant_expire_any_more(fleet, store):
+    id = fleet.submit(expires=60)
+    fleet.host().run(id, JobState.FAILED)
+    fleet.retry(id)
+    store.connection.zadd(fleet.key("expiring"), {id: 1})
+    store.connection.hset(fleet.key("job", id), "expires", 1)
+
+    assert sweep(store) == [("removed", id)]
+
+
+def test_what_runs_prefers_no_host_any_more(fleet, store):
+    id = prefer(fleet, "pi4", overflow=20)
+    fleet.host().start(id)
+    store.connection.zadd(fleet.key("overflow"), {id: 1})
+    store.connection.hset(fleet.key("job", id), "widens", 1)
+
+    assert sweep(store) == [("removed", id)]
+    store.connection.hdel(fleet.key("job", id), "widens")
+
+
 def test_a_job_beside_another_one_follows_it_after_the_sweep(fleet, store):
     host, leader = fleet.host(), fleet.submit()
     beside = fleet.submit(with_job=leader)
@@ -186,8 +210,10 @@ def test_a_job_whose_leader_was_claimed_unseen_goes_there(fleet, store):
     store.connection.delete(fleet.key("companions", leader))
     host.claim(leader)
 
-    sweep(store)
+    mended = sweep(store)
 
+    # Once, and on no other queue in between.
+    assert ("removed", beside) not in mended
     assert fleet.record(beside).queue == "host.pi4"
     assert [nudge["headers"]["id"] for nudge in fleet.nudges("host.pi4")] == [beside]
 
@@ -202,8 +228,10 @@ def test_a_job_whose_leader_ended_unseen_without_a_host_fails(fleet, store, opti
     store.connection.delete(fleet.key("companions", leader))
     fleet.cancel(leader)
 
-    assert ("failed", beside) in sweep(store)
+    mended = sweep(store)
 
+    assert ("failed", beside) in mended
+    assert ("removed", beside) not in mended
     assert fleet.states(beside, child) == [JobState.FAILED, JobState.FAILED]
     assert fleet.record(beside).reason == "upstream"
 

@@ -76,6 +76,10 @@ def do(step, *values):
             result("I may not", permission_denials=[denial])
         case "error":
             result(None, subtype="error_during_execution", is_error=True, errors=list(values))
+        case "needs key":
+            if os.environ.get("ANTHROPIC_API_KEY") != values[0]:
+                result(None, is_error=True, errors=["Not logged in · Please run /login"])
+                os._exit(1)
         case "deaf":
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 signal.signal(number, signal.SIG_IGN)

@@ -21,6 +21,7 @@ AGENT = """#!/bin/sh
 prompt=$(cat)
 case $prompt in
   *where*) pwd ;;
+  *limited*) echo "Server is temporarily limiting requests" >&2; exit 1 ;;
   *fail*) echo "it broke" >&2; exit 3 ;;
   *) echo "you said: $prompt" ;;
 esac
@@ -100,6 +101,25 @@ def test_a_prompt_may_be_piped_in(here):
     assert (
         "you said: look:\nfrom a pipe" in ok("agent", "run", "mine", "look:", "-", **piped).stdout
     )
+
+
+def test_who_follows_is_told_what_is_waited_for(here, tmp_path):
+    agents, command = tmp_path / "agents", tmp_path / "command"
+    with agents.open("wb") as first, command.open("wb") as second:
+        waiting = [
+            begin("agent", "run", "limited", stderr=first),
+            begin("run", "--retries", "1", "--backoff", "50s..50s", "--", "false", stderr=second),
+        ]
+    said = {agents: "rate limit; mine/default waits until ", command: "exit 1; again in "}
+
+    try:
+        for file, words in said.items():
+            until(lambda f=file, w=words: w in f.read_text(), within=30, what=file.read_text)
+    finally:
+        for one in waiting:
+            one.terminate()
+            one.communicate(timeout=30)
+        relayq("agent", "quota", "--resume", "mine")
 
 
 def test_the_answer_alone_is_printed_on_demand(here):

@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import psutil
@@ -114,6 +116,20 @@ def test_an_agents_job_ends_with_its_answer_and_its_costs(fleet, tmp_path):
     session = fleet.relay.session().store.sessions.fetch(answer["session_id"])
     assert (session.agent, session.host, session.job) == ("claude", "here", job.id)
     assert session.cwd == answer["cwd"]
+
+
+def test_celerys_delay_submits_an_agents_job_with_its_account(fleet, tmp_path):
+    env = {"FAKE": json.dumps(["init", "read", "result"]), "NOTES": str(tmp_path / "notes")}
+    code = (
+        f"from relayq.tasks import run_claude; print(run_claude.delay(prompt='x', env={env!r}).id)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code], env=fleet.environ, capture_output=True, text=True, timeout=30
+    )
+
+    job = fleet.job.fetch(ran.stdout.strip())
+    record = until_state(fleet, job, "succeeded")
+    assert (record.spec.accounts, record.account) == (("claude/default",), "claude/default")
 
 
 def test_nothing_of_an_order_is_in_the_process_table(fleet, tmp_path):

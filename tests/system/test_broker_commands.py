@@ -16,7 +16,7 @@ from relayq.embedded import ballast
 from relayq.errors import RelayqError
 from relayq.store import connect
 from tests.system.commands import begin, relayq
-from tests.system.test_embedded import own_server, wheel_server
+from tests.system.private.brokers import own_server, wheel_server
 from tests.waiting import until
 
 pytestmark = pytest.mark.system

@@ -31,6 +31,8 @@ KNOWN = {
         {"id": ID, "what": "running  make nightly", "name": "nightly", "group": "g7"},
         {"id": OTHER, "what": "failed  a:b, c; d", "name": "", "group": "g7"},
     ],
+    "agents": ["claude", "codex"],
+    "sessions": [{"id": "5c1a", "what": "claude  pi4:/home/x"}],
 }
 
 
@@ -102,6 +104,14 @@ def test_hosts_jobs_names_and_groups_complete(known):
     assert completed("logs", "-f", "7c") == [f"plain,{OTHER}"]
     assert completed("run", "--on", "") == ["plain,mac-mini", "plain,pi4"]
     assert completed("submit", "--on", "p") == ["plain,pi4"]
+
+
+def test_agents_and_their_sessions_complete(known):
+    assert completed("agent", "run", "c") == ["plain,claude", "plain,codex"]
+    assert completed("agent", "run", "claude", "3") == []
+    assert completed("agent", "run", "--agent", "co") == ["plain,codex"]
+    assert completed("agent", "run", "--session", "") == ["plain,5c1a"]
+    assert completed("agent", "login", "pi4", "cl") == ["plain,claude"]
 
 
 def test_a_group_completes_in_bash_which_takes_the_at_for_a_word(known):
@@ -216,7 +226,7 @@ def test_a_memory_that_cannot_be_used_is_replaced(shared_fleet, content):
     done = relayq("ps")
 
     assert (done.returncode, done.stderr) == (0, "")
-    assert json.loads(file.read_text()).keys() == {"at", "hosts", "jobs"}
+    assert json.loads(file.read_text()).keys() == {"at", "hosts", "jobs", "agents", "sessions"}
 
 
 def test_a_command_works_when_it_can_not_remember(shared_fleet):

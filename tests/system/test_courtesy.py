@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import signal
-from contextlib import contextmanager
 
-import psutil
 import pytest
 
 from relayq import clock
 from relayq.errors import Conflict
 from relayq.host.awake import holding_argv
-from tests.conftest import missing
 from tests.system.commands import begun, relayq, shown, submit
 from tests.waiting import until
 
@@ -29,32 +25,6 @@ LOOKS = {
 #: Makes the file `count` longer as fast as it can, or nearly idle, until there is a file `enough`.
 BURN = "while [ ! -e enough ]; do echo >> count; done"
 STROLL = "while [ ! -e enough ]; do echo >> count; sleep 0.1; done"
-
-
-def spin() -> None:
-    while True:
-        pass
-
-
-@contextmanager
-def hogs():
-    """Other work on this machine: two processes a core that want all of it."""
-    context = multiprocessing.get_context("fork")
-    busy = [context.Process(target=spin, daemon=True) for _ in range(2 * (os.cpu_count() or 1))]
-    for one in busy:
-        one.start()
-    try:
-        yield
-    finally:
-        for one in busy:
-            one.kill()
-            one.join()
-
-
-def skip_on_a_busy_machine() -> None:
-    """Skip where others need all of the machine anyway: its host would be right to stand back."""
-    if psutil.cpu_percent(1) > 90:
-        missing("this machine is busy", excused=True)
 
 
 class Counter:
@@ -104,65 +74,6 @@ def courtesy(fleet) -> dict:
 def started_again(fleet, **environ: str) -> None:
     fleet.end_worker()
     fleet.start_worker(**environ)
-
-
-def test_it_freezes_its_job_while_others_need_the_machine_and_goes_on_after(fleet, tmp_path):
-    skip_on_a_busy_machine()
-    started_again(fleet, **LOOKS, RELAYQ_WORKER__CPU_THRESHOLD="95")
-    job = Counter(fleet, tmp_path, STROLL)
-
-    with hogs():
-        until(lambda: job.is_paused, within=15, what="the job to be frozen")
-        waiting = fleet.job.run("echo waited")
-        assert job.stands_still_for(0.5)
-        record = job.result.record
-        assert "% of its CPU" in record.paused
-        assert record.state == "running"
-        assert courtesy(fleet)["state"] == "frozen"
-        assert waiting.state == "queued"
-
-    until(lambda: not job.is_paused or skip_on_a_busy_machine(), within=30, what="the thaw")
-    assert job.goes_on()
-    assert waiting.get(30) == "waited"
-    until(lambda: courtesy(fleet)["state"] == "ok", within=5, what="its state")
-    job.enough()
-    assert job.result.wait(15).state == "succeeded"
-
-
-def test_with_the_default_times_it_takes_nothing_new_and_then_freezes(fleet, tmp_path):
-    skip_on_a_busy_machine()
-    started_again(fleet, RELAYQ_WORKER__CPU_THRESHOLD="80")
-    job = Counter(fleet, tmp_path, STROLL)
-
-    with hogs():
-        until(lambda: job.is_paused, within=30, what="the job to be frozen")
-        assert job.stands_still_for(0.5)
-        waiting = fleet.job.run("echo waited")
-        assert courtesy(fleet)["state"] == "frozen"
-    words = [word for word in fleet.log().split() if word in ("new", "frozen:", "froze")]
-    assert words == ["new", "frozen:", "froze"]
-    assert waiting.state == "queued"
-    waiting.cancel()
-    job.result.cancel()
-
-
-def test_own_work_is_not_the_work_of_others(fleet, tmp_path):
-    started_again(fleet, **LOOKS, RELAYQ_WORKER__CPU_THRESHOLD="90")
-    folders = [tmp_path / "a", tmp_path / "b"]
-    for folder in folders:
-        folder.mkdir()
-
-    jobs = [Counter(fleet, folder) for folder in folders]
-
-    end = clock.boottime() + 3
-    until(
-        lambda: any(job.is_paused for job in jobs) or clock.boottime() > end,
-        within=10,
-        what="the pause",
-    )
-    assert not any(job.is_paused for job in jobs)
-    for job in jobs:
-        job.enough()
 
 
 def test_a_paused_job_makes_no_progress_and_its_limit_stands_still(fleet, tmp_path):

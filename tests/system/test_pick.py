@@ -5,19 +5,28 @@ from __future__ import annotations
 import json
 import secrets
 import threading
+from typing import Any
 
 import pytest
 
+from relayq.dispatch import TEMPLATE
+from relayq.model.jobs import JobState
 from relayq.store.leases import Registration
 from tests.system.commands import relayq
 
 pytestmark = pytest.mark.system
 
 
-HOSTS: dict[str, dict[str, list[str]]] = {
-    "mini": {"capabilities": ["solder"], "aliases": ["mac"]},
+HOSTS: dict[str, dict[str, Any]] = {
+    "mini": {"capabilities": ["solder"], "aliases": ["mac"], "resources": {"iron": 1}},
     "pi4": {},
 }
+#: One worker of each.
+SESSIONS = {name: secrets.token_hex(4) for name in HOSTS}
+
+
+def who(name: str) -> Registration:
+    return Registration(host=name, install=f"{name}-1", boot="1", session=SESSIONS[name])
 
 
 @pytest.fixture
@@ -27,13 +36,12 @@ def cli(shared_fleet):
     Only mini can solder, and pi4 is drained.
     """
     session = shared_fleet.relay.session()
-    sessions = {name: secrets.token_hex(4) for name in HOSTS}
     is_over = threading.Event()
 
     def register() -> None:
         for name, known in HOSTS.items():
             session.store.hosts.register(
-                Registration(host=name, install=f"{name}-1", boot="1", session=sessions[name]),
+                who(name),
                 lease=shared_fleet.config.lease.length,
                 key_id=session.signer.key_id,
                 slots=4,
@@ -80,7 +88,7 @@ def test_each_host_says_what_it_lacks(cli):
         "here  no       lacks solder",
         "mini  could    4 of 4 slots free",
         "pi4   no       is excluded by pi*, lacks solder",
-        "queue needs.solder,!pi* (pull): the first free slot that can takes it",
+        "queue needs.solder,!pi* (pull): the first host that can and has room takes it",
     ]
 
 
@@ -109,3 +117,34 @@ def test_nothing_is_submitted(cli):
     picked("--on", "mac")
 
     assert json.loads(relayq("ps", "--all", "--json").stdout)["jobs"] == []
+
+
+def test_a_host_goes_by_its_other_name_too(cli):
+    pick = picked("--on", "mac")
+
+    assert pick["queue"] == "host.mini"
+    assert answers(pick) == {"here": "no", "mini": "could", "pi4": "no"}
+    rather = picked("--prefer", "mac", "--overflow", "7s")
+    assert (rather["host"], rather["wide"], rather["overflow"]) == ("mini", "any", 7.0)
+
+
+def test_a_host_whose_room_is_used_up_says_so(cli):
+    submitted = relayq("submit", "-q", "--on", "mini", "--slot", "iron=1", "sleep 60")
+    leases = cli.relay.session().store.leases
+    claim = leases.claim(who("mini"), ["needs.iron=1,on=mini"], uid="u", lease=60)
+    assert claim.token.id == submitted.stdout.strip()
+
+    pick = picked("--slot", "iron=1")
+
+    [mini] = [host for host in pick["hosts"] if host["name"] == "mini"]
+    assert (mini["answer"], mini["why"]) == ("busy", "no room now: 0 iron left of 1 iron")
+    assert answers(picked())["mini"] == "could"
+    leases.finish(
+        claim.token,
+        JobState.SUCCEEDED,
+        reason="exit",
+        outcome=b"",
+        template=TEMPLATE,
+        exit_code=0,
+    )
+    assert relayq("rm", "-y", submitted.stdout.strip()).returncode == 0

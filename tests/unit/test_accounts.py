@@ -9,7 +9,7 @@ import pytest
 
 from relayq.errors import RelayqError, Unplaceable
 from relayq.host.queues import Queues
-from relayq.model.accounts import Account, Quota, accounts_of, lines, why_not
+from relayq.model.accounts import Account, Quota, accounts_of, lines, room, why_not
 from relayq.model.jobs import Spec
 from relayq.model.placement import (
     Constraints,
@@ -199,3 +199,11 @@ def test_a_job_with_an_account_that_is_free_waits_for_none():
     assert lines([paused, Account("codex/work")], NOW, str) == []
     assert len(lines([paused], NOW, str)) == 1
     assert lines([], NOW, str) == []
+
+
+@pytest.mark.parametrize(
+    ("eased", "age", "expected"),
+    [(None, 0, 6), (3, -60, 3), (3, 299, 3), (3, 300, 4), (3, 900, 6), (3, 1e9, 6), (8, 0, 6)],
+)
+def test_an_account_that_was_slowed_down_gets_its_room_back_one_by_one(eased, age, expected):
+    assert room(6, eased, 1000.0, 1000.0 + age) == expected

@@ -260,13 +260,20 @@ def test_a_permission_that_does_not_exist_is_named():
 
 def test_a_user_changes_an_agent_key_by_key():
     changed = load(
-        {"claude": {"command": "/opt/claude", "env": {"API_TIMEOUT_MS": 1000}, "memory": "2GiB"}}
+        {
+            "claude": {
+                "command": "/opt/claude",
+                "env": {"API_TIMEOUT_MS": 1000},
+                "answers_within": "10m",
+            }
+        }
     )["claude"]
 
     assert changed.command == "/opt/claude"
     assert changed.env["API_TIMEOUT_MS"] == "1000"
     assert changed.env["CLAUDE_CODE_MAX_RETRIES"] == "3"
-    assert changed.memory_bytes == 2 * 2**30
+    assert (changed.first_answer, AGENTS["codex"].first_answer) == (600, 60)
+    assert (AGENTS["ollama"].first_answer, AGENTS["groq"].first_answer) == (0, 60)
     assert changed.argv_new == AGENTS["claude"].argv_new
 
 
@@ -295,7 +302,6 @@ def test_a_user_adds_an_agent():
         "-",
     ]
     assert mine["box"].is_http
-    assert mine["box"].capability == "agent:box"
 
 
 @pytest.mark.parametrize(
@@ -313,7 +319,7 @@ def test_a_user_adds_an_agent():
         ({"argv_new": [["-p"]]}, "agents.mine.argv_new: expected a text"),
         ({"env": ["A"]}, "agents.mine.env: expected names and values"),
         ({"env": {"A=B": "x"}}, "agents.mine.env: expected a variable's name"),
-        ({"memory": "much"}, "agents.mine.memory: expected a size"),
+        ({"answers_within": "soon"}, "agents.mine.answers_within: expected a duration"),
         ({"session": "cwd"}, "agents.mine.session: expected one of"),
         ("claude", "agents.mine: expected keys"),
     ],
@@ -335,7 +341,7 @@ def test_an_agent_that_nobody_knows_is_named_with_the_nearest():
 
 def test_everything_about_agents_is_documented():
     page = (Path(__file__).parents[2] / "docs" / "agents.md").read_text(encoding="utf-8")
-    keys = {field.name for field in fields(Adapter)} - {"name", "memory_bytes"} | {"memory"}
+    keys = {field.name for field in fields(Adapter)} - {"name"}
     placeholders = {f"{{{name}}}" for name in PLACEHOLDERS}
 
     missing = [

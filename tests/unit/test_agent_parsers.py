@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relayq.agents import adapters, classify, render
-from relayq.agents.answers import Answer, Denial, ErrorClass, Status, Usage
+from relayq.agents.answers import Answer, Usage
 from relayq.agents.events import (
     Denied,
     Finished,
@@ -322,112 +322,6 @@ def test_gemini_words_before_a_tool_are_not_its_answer():
     assert finished.text == "It is fine."
 
 
-def http(*lines, status=200, headers=None):
-    parser, summary = parser_named("openai_http"), Summary()
-    head = line(type="http.response", status=status, headers=headers or {})
-    for each in (head, *lines):
-        for event in parser.feed(each):
-            summary.add(event)
-    for event in parser.finish(0):
-        summary.add(event)
-    order = Order(agent="groq", adapter={"parser": "openai_http"}, prompt="hi")
-    return classify.answer(
-        summary, order=order, stderr="", exit_code=0, signal=None, ended_by=None, now=1000.0
-    )
-
-
-def test_a_model_behind_an_api_streams_its_answer():
-    answer = http(
-        'data: {"model":"llama","choices":[{"delta":{"content":"Hel"}}]}',
-        'data: {"model":"llama","choices":[{"delta":{"content":"lo"},"finish_reason":"stop"}]}',
-        'data: {"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":2}}',
-        "data: [DONE]",
-    )
-
-    assert (answer.status, answer.text, answer.model) == (Status.OK, "Hello", "llama")
-    assert answer.usage == Usage(input=9, output=2)
-
-
-def test_a_model_behind_an_api_answers_in_one_piece_on_several_lines():
-    body = {"model": "m", "choices": [{"message": {"content": "hi"}, "finish_reason": "stop"}]}
-
-    assert http(*json.dumps(body, indent=1).splitlines()).text == "hi"
-
-
-def test_an_answer_that_breaks_off_is_no_success():
-    answer = http('data: {"choices":[{"delta":{"content":"Hel"}}]}')
-
-    assert answer.error_class == ErrorClass.TRANSIENT
-
-
-@pytest.mark.parametrize(
-    ("status", "error", "headers", "expected", "wait"),
-    [
-        (401, {"message": "no", "code": "invalid_api_key"}, {}, ErrorClass.AUTH, None),
-        (429, {"message": "x", "code": "insufficient_quota"}, {}, ErrorClass.BILLING, None),
-        (
-            429,
-            {"message": "slow down", "code": "rate_limit_exceeded"},
-            {"retry-after": "7"},
-            ErrorClass.RATE_LIMITED,
-            7.0,
-        ),
-        (
-            429,
-            {"message": "slow down"},
-            {"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "2m59.56s"},
-            ErrorClass.RATE_LIMITED,
-            179.56,
-        ),
-        (503, {"message": "busy"}, {}, ErrorClass.OVERLOADED, None),
-        (502, {"message": "gateway"}, {}, ErrorClass.TRANSIENT, None),
-        (404, {"message": "x", "code": "model_not_found"}, {}, ErrorClass.INVALID, None),
-        (400, {"message": "x", "code": "context_length_exceeded"}, {}, "context_overflow", None),
-    ],
-)
-def test_a_refusal_of_an_api_has_its_class(status, error, headers, expected, wait):
-    answer = http(line(error=error), status=status, headers=headers)
-
-    assert (answer.error_class, answer.retry_after) == (expected, wait)
-
-
-def test_an_api_that_cannot_be_reached_is_a_broken_connection():
-    parser, summary = parser_named("openai_http"), Summary()
-    for event in parser.feed(line(type="http.error", message="Connection refused")):
-        summary.add(event)
-    (finished,) = parser.finish(1)
-
-    assert finished.is_error
-    assert finished.error == "Connection refused"
-
-
-@pytest.mark.parametrize(
-    ("status", "remaining", "wait"), [(429, "0", 5.0), (429, "7", None), (503, "0", None)]
-)
-def test_only_an_empty_bucket_is_waited_for(status, remaining, wait):
-    reset = {"x-ratelimit-remaining-requests": remaining, "x-ratelimit-reset-requests": "5s"}
-
-    assert http(line(error="no"), status=status, headers=reset).retry_after == wait
-
-
-@pytest.mark.parametrize(
-    ("stop", "expected"),
-    [("length", ErrorClass.OUTPUT_LIMIT), ("content_filter", ErrorClass.REFUSED), ("stop", None)],
-)
-def test_how_a_model_stopped_says_what_its_answer_is_worth(stop, expected):
-    choice = {"message": {"content": "hi"}, "finish_reason": stop}
-
-    answer = http(line(choices=[choice]))
-
-    assert (answer.error_class, answer.text) == (expected, "hi")
-
-
-def test_a_model_that_refuses_in_words_of_its_own_refuses():
-    choice = {"message": {"refusal": "I can't help with that."}, "finish_reason": "stop"}
-
-    assert http(line(choices=[choice])).error_class == ErrorClass.REFUSED
-
-
 def test_an_answer_without_end_is_cut():
     parser = parser_named("text")
     for _ in range(3):
@@ -455,60 +349,6 @@ def test_an_error_in_unknown_events_is_one():
     assert parser_named("jsonl").feed(line(type="error", message="no")) == (
         Noted("no", is_error=True),
     )
-
-
-def test_a_summary_keeps_each_denial_once_and_not_without_end():
-    summary = Summary()
-    for number in range(100):
-        summary.add(Denied(Denial("Bash", str(number // 2))))
-
-    assert len(summary.denials) == 20
-    assert [denial.input for denial in summary.denials[:3]] == ["0", "1", "2"]
-
-
-def test_a_wait_is_over_with_the_next_progress_and_keeps_what_is_known_of_it():
-    summary = Summary()
-    summary.add(Retrying(1, None, "too many requests", 429))
-    summary.add(Retrying(1, 5.0))
-    assert summary.retrying == Retrying(1, 5.0, "too many requests", 429)
-    assert not summary.is_progressing
-
-    summary.add(Noted("still here"))
-    assert not summary.is_progressing
-
-    summary.add(Said("done"))
-    assert summary.is_progressing
-
-
-def test_a_turn_is_what_comes_before_a_tool_s_answer():
-    summary, turns = Summary(), []
-    for event in (
-        Said("I "),
-        ToolCalled("1", "Read"),
-        ToolCalled("2", "Read"),
-        ToolEnded("1"),
-        ToolEnded("2"),
-        Noted("a note"),
-        ToolCalled("3", "Bash"),
-        ToolEnded("3"),
-        Said("done", is_partial=True),
-        Said(".", is_partial=True),
-    ):
-        summary.add(event)
-        turns.append(summary.turns)
-
-    assert turns == [1, 1, 1, 1, 1, 1, 2, 2, 3, 3]
-
-
-def test_a_summary_has_the_words_since_the_last_tool_and_not_without_end():
-    summary = Summary()
-    for event in (Said("I will look."), ToolCalled("1", "Read"), Said("It ", True), Said("is")):
-        summary.add(event)
-    assert summary.said == "It is"
-
-    for _ in range(3):
-        summary.add(Said("x" * LONGEST_TEXT))
-    assert len(summary.said) <= LONGEST_TEXT
 
 
 def test_an_agent_that_only_prints_is_judged_by_its_exit_code():

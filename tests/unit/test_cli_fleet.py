@@ -7,8 +7,9 @@ from dataclasses import replace
 import click
 import pytest
 
-from relayq.cli import fleet, imports, tables
+from relayq.cli import fleet, imports, tables, top, why
 from relayq.errors import ConfigError
+from relayq.model.answers import HostAnswer
 from relayq.model.hosts import Host
 from relayq.model.stats import Tally, grouped, tallies
 
@@ -265,3 +266,23 @@ def test_what_is_not_known_is_remarked(tmp_path):
     _, [remark] = machines(tmp_path, "machines: {a: {colour: red}}")
 
     assert "colour isn't known" in remark
+
+
+def test_a_narrow_screen_leaves_out_the_broker_and_no_count():
+    head = [
+        "relayq 1.0",
+        "broker pi:6379 (redis 7.0.15, aof on, 1 ms, 14 MB)",
+        "4 online",
+        "queue 3",
+    ]
+
+    assert top._headline(head, 200) == " . ".join(head)
+    assert top._headline(head, 60) == "relayq 1.0 . 4 online . queue 3"
+
+
+def test_many_hosts_that_say_the_same_share_a_line():
+    told = [HostAnswer("a", "busy", "2 of 2 slots busy")]
+    told += [HostAnswer(f"pi{number}", "no", "lacks cuda") for number in range(9)]
+
+    assert [who for who, _ in why._grouped(told)] == ["a", "pi0, pi1, 7 more"]
+    assert [who for who, _ in why._grouped(told[:4])] == ["a", "pi0", "pi1", "pi2"]

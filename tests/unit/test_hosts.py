@@ -105,3 +105,20 @@ def test_a_name_that_no_host_can_have_is_refused_even_if_the_job_would_wait_for_
 
     with pytest.raises(NoSuchHost):
         relay.job.run("true", host='x"y', wait_for_host=True)
+
+
+@pytest.mark.parametrize(
+    ("reason", "wake", "said"),
+    [
+        ("the machine goes to sleep", {"mac": "aa:bb:cc:dd:ee:ff"}, ("asleep", "wake ok")),
+        ("the machine goes to sleep", {}, ("asleep", "")),
+        ("the machine goes to sleep", None, ("asleep", "")),
+        ("the machine shuts down", {"mac": "aa:bb:cc:dd:ee:ff"}, ("offline", "shut down")),
+        ("on battery", {}, ("offline", "")),
+    ],
+)
+def test_a_host_that_said_good_night_is_asleep_until_it_is_heard_of(reason, wake, said):
+    facts = {"courtesy": {"state": "no_new_work", "reason": reason}, "wake": wake}
+
+    assert standing(is_online=False, facts=facts) == said
+    assert standing(facts=facts) == ("paused", reason)

@@ -239,6 +239,7 @@ def test_an_agent_counts_unless_a_file_says_that_it_is_not_logged_in():
         "claude": {"version": "2.1", "logged_in": True},
         "codex": {"version": "0.169", "logged_in": False},
         "gemini": {"version": "0.61", "logged_in": None},
+        "amp": {"version": "0.1", "logged_in": True, "too_old": "0.2"},
     }
     found = {"os": "linux", "arch": "x86_64", "agents": agents, "tools": dict.fromkeys(agents, "")}
 
@@ -246,6 +247,20 @@ def test_an_agent_counts_unless_a_file_says_that_it_is_not_logged_in():
 
     assert {word for word in words if word.startswith("agent:")} == {"agent:claude", "agent:gemini"}
     assert words >= {"claude", "codex", "gemini"}
+
+
+@pytest.mark.parametrize(
+    ("version", "least", "is_older"),
+    [
+        ("0.9.2", "0.10", True),
+        ("2.1.197", "2.1", False),
+        ("2.1", "2.1.0", True),
+        ("", "2.1", False),
+        ("2.1", "", False),
+    ],
+)
+def test_versions_are_numbers(version, least, is_older):
+    assert machines.is_older(version, least) == is_older
 
 
 def test_a_module_of_python_can_be_a_capability():

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from relayq.agentsections import Privacy
 from relayq.config import Config
 from relayq.host.attempts import ClaimNote
 from relayq.host.delivery import Attempt
@@ -24,13 +25,14 @@ SPEC = Spec("j1", "run_claude", {"prompt": "please"}, accounts=("claude/default"
 @pytest.fixture
 def prepare(tmp_path):
     """Return a function that prepares a claim; the verdict, and what was written."""
-    queues = SimpleNamespace(serves=lambda queue: True)
+    queues = SimpleNamespace(may_run=lambda queue: True, is_one_of=lambda places: "here" in places)
     store = SimpleNamespace(inputs=None)
-    made = Preparation(Config(home=tmp_path), "here", store, SIGNER, queues, tmp_path / "permit")
 
-    def prepared(**facts):
+    def prepared(spec=SPEC, privacy=None, **facts):
+        config = Config(home=tmp_path, privacy=privacy or {})
+        made = Preparation(config, "here", store, SIGNER, queues, tmp_path / "permit")
         claim = Claim(
-            Token("j1", 2, "u"), SIGNER.sign_spec(SPEC), 0, 0, (), account="claude/default"
+            Token("j1", 2, "u"), SIGNER.sign_spec(spec), 0, 0, (), account="claude/default"
         )
         claim = replace(claim, **facts)
         note = ClaimNote(claim.signed, 0, 0, claim.account)
@@ -52,6 +54,25 @@ def test_a_job_is_told_where_its_report_and_its_desk_are(prepare, tmp_path):
     assert command["env"]["RELAYQ_REPORT"] == str(directory / "report.json")
     assert command["env"]["RELAYQ_DESK"] == str(directory / "desk")
     assert command["claim"]["account"] == "claude/default"
+
+
+@pytest.mark.parametrize(
+    ("kept", "said"),
+    [
+        (Privacy(), ""),
+        (Privacy(agents=("claude",), hosts=("here", "lab*")), ""),
+        (Privacy(agents=("ollama",)), "privacy.work of this host's configuration doesn't allow cl"),
+        (Privacy(hosts=("gpu-box",)), "privacy.work of this host's configuration doesn't allow th"),
+    ],
+)
+def test_what_a_host_keeps_private_runs_only_where_that_says(prepare, kept, said):
+    verdict, _, _ = prepare(replace(SPEC, labels=("private:work", "x")), {"work": kept})
+
+    assert (verdict.reason, said in verdict.error) == ("refused", True) if said else not verdict
+
+
+def test_a_private_label_that_a_host_does_not_know_is_its_submitters(prepare):
+    assert prepare(replace(SPEC, labels=("private:home",)), {"work": Privacy()})[0] is None
 
 
 def test_an_account_that_was_not_signed_for_is_refused(prepare):

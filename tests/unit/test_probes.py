@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from relayq.agents import adapters
 from relayq.config import Config, Entry, Worker
 from relayq.host import probes
 from relayq.host.facts import Sheet, own_address
 from tests.waiting import until
+
+AGENTS = adapters.load()
 
 ASK, RENDER_NODES = probes.ask, probes.render_nodes
 
@@ -207,32 +210,61 @@ def test_render_nodes_are_those_that_this_user_may_use(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("file", "system", "environ", "logged_in"),
+    ("file", "system", "keys", "logged_in"),
     [
-        (".claude/.credentials.json", "linux", {}, True),
-        (None, "linux", {}, False),
+        (".claude/.credentials.json", "linux", [], True),
+        (None, "linux", [], False),
         # There the keychain may have it.
-        (None, "darwin", {}, None),
-        (None, "linux", {"ANTHROPIC_API_KEY": "x"}, True),
+        (None, "darwin", [], None),
+        (None, "linux", ["ANTHROPIC_API_KEY"], True),
+        (None, "linux", ["ANTHROPIC_BASE_URL"], False),
     ],
 )
-def test_an_agent_is_logged_in_as_far_as_a_file_tells(tmp_path, file, system, environ, logged_in):
+def test_an_agent_is_logged_in_as_far_as_a_file_tells(tmp_path, file, system, keys, logged_in):
     if file is not None:
         (tmp_path / file).parent.mkdir()
         (tmp_path / file).touch()
 
-    found = probes.agents({"claude": "2.1"}, {"HOME": str(tmp_path), **environ}, system)
+    found = probes.agents_in(
+        {"claude": "2.1"}, [AGENTS["claude"]], home=str(tmp_path), keys=keys, system=system
+    )
 
     assert found == {"claude": {"version": "2.1", "logged_in": logged_in}}
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"version of git": 5}'])
+def test_a_name_that_may_be_another_programs_is_an_agents_where_somebody_says_so(tmp_path):
+    def found(**more):
+        tools = {"goose": "3.24", "codex": "0.2"}
+        agents = [AGENTS["goose"], replace(AGENTS["codex"], min_version="0.150")]
+        return probes.agents_in(tools, agents, home=str(tmp_path), system="linux", **more)
+
+    assert found() == {"codex": {"version": "0.2", "logged_in": False, "too_old": "0.150"}}
+    assert found(named=["goose"])["goose"] == {"version": "3.24", "logged_in": None}
+    assert found(keys=["GROQ_API_KEY"])["goose"]["logged_in"] is True
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        '{"version of git": 5}',
+        '{"version of git": [STAMP, {"a": 1}], "gpus": [[], 5], "encoders": [FFMPEG, 7]}',
+        '{"version of git": [STAMP, null], "gpus": [[], ["card"]], "encoders": [FFMPEG, [1]]}',
+        '{"version of git": [STAMP], "gpus": [[], {}], "encoders": [FFMPEG, {"a": 1}]}',
+    ],
+)
 def test_a_broken_memory_is_none(machine, text):
     machine.memory_file.parent.mkdir()
-    machine.memory_file.write_text(text)
-    machine.tool("git", "echo git version 2.39.5")
+    git = machine.tool("git", "echo git version 2.39.5")
+    ffmpeg = machine.tool("ffmpeg", "echo ffmpeg version 6.1")
+    stamps = [str(probes._stamp(str(file))) for file in (git, ffmpeg)]
+    machine.memory_file.write_text(text.replace("STAMP", stamps[0]).replace("FFMPEG", stamps[1]))
 
-    assert machine.examine()["tools"] == {"git": "2.39.5"}
+    glance = machine.glance()
+    assert (glance["gpus"], glance["encoders"]) == ([], [])
+    assert machine.examine()["tools"] == {"git": "2.39.5", "ffmpeg": "6.1"}
 
 
 # The sheet: what was found and what is declared

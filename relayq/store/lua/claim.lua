@@ -44,7 +44,7 @@ local function standing(name, limit, budget)
   if known[name] then return unpack(known[name]) end
   at = at or now()
   local key = K.account .. name
-  local r = call("HMGET", key, "ends", "next", "probe", "day", "spent", "full")
+  local r = call("HMGET", key, "ends", "next", "probe", "day", "spent", "full", "room", "eased")
   local active = call("SCARD", K.account_active .. name)
   local next_start, word = tonumber(r[2] or 0), "free"
   local since, prober = (r[3] or ""):match("^(%S+) (%S+)$")
@@ -54,7 +54,7 @@ local function standing(name, limit, budget)
     word = "closed"
   elseif budget > 0 and r[4] == tostring(math.floor(at / 86400)) and tonumber(r[5] or 0) >= budget then
     word = "closed"
-  elseif active >= limit or is_tried then
+  elseif active >= room_of(limit, r[7], r[8], at) or is_tried then
     if not r[6] then call("HSET", key, "full", "1") end
     word = "busy"
   elseif next_start > at and next_start < at + 600 then

@@ -6,7 +6,7 @@
 -- `counts` names the counter that the attempt adds to unless it was cancelled: failures, losses, or
 -- none. `further` is "" or JSON, all of it optional: due_at (an instant, instead of `due`); queue (on
 -- which it goes on), wide and overflow (the queue after so many seconds); question and choices; pause
--- (account, ends or seconds, reason), also of a stale attempt, since it is no news of the job; usage
+-- (account, ends or seconds, reason, slows), also of a stale attempt, since it is no news of the job; usage
 -- (cost in millionths, tokens); session.
 --
 -- args: offset template id attempt uid state reason exit signal due counts outcome further
@@ -17,7 +17,7 @@ local more = further ~= "" and cjson.decode(further) or {}
 if word ~= "current" and call("HGET", K.job .. id, "ended_by") == uid then return "already" end
 if more.pause then
   local at = now()
-  pause_account(more.pause.account, more.pause.ends or at + more.pause.seconds, more.pause.reason, "", at)
+  pause_account(more.pause.account, more.pause.ends or at + more.pause.seconds, more.pause.reason, "", at, more.pause.slows)
 end
 if word == "gone" then return "gone" end
 if word ~= "current" then

@@ -111,10 +111,23 @@ local function keep_account(account, at, ends)
   call("ZREMRANGEBYSCORE", K.accounts, "-inf", instant(at))
 end
 
+-- How many jobs of an account may run: after it was told to slow down half as many, and one more
+-- for every quiet 5 minutes after that. The same as `room` in model/accounts.py.
+local function room_of(limit, room, since, at)
+  if not room then return limit end
+  return math.min(limit, tonumber(room) + math.max(0, math.floor((at - tonumber(since)) / 300)))
+end
+
 -- Have nothing start on an account before an instant; a later end that was said before stays.
--- Then one job tries it, alone. Returns the end.
-local function pause_account(account, ends, reason, who, at)
-  local before = tonumber(call("HGET", K.account .. account, "ends") or 0)
+-- Then one job tries it, alone; of one that `slows` fewer than before follow. What ran beside the
+-- first that met a limit meets the same, and halves nothing again. Returns the end.
+local function pause_account(account, ends, reason, who, at, slows)
+  local r = call("HMGET", K.account .. account, "ends", "limit", "room", "eased")
+  local before = tonumber(r[1] or 0)
+  if slows and r[2] and before <= at then
+    local room = math.max(1, math.floor(room_of(tonumber(r[2]), r[3], r[4], at) / 2))
+    call("HSET", K.account .. account, "room", room, "eased", instant(ends))
+  end
   if ends <= at or ends <= before then return before end
   call("HSET", K.account .. account, "ends", instant(ends), "reason", reason, "probe", "due")
   keep_account(account, at, ends)

@@ -5,7 +5,7 @@
 local key = K.account .. account
 local at = now()
 local ends = call("HGET", key, "ends")
-if call("HDEL", key, "ends", "reason", "probe", "next") == 0 or not ends or tonumber(ends) <= at then return "open" end
+if call("HDEL", key, "ends", "reason", "probe", "next", "room", "eased") == 0 or not ends or tonumber(ends) <= at then return "open" end
 event("reopened", "c", account, "w", who)
 wake("", at)
 return "reopened"

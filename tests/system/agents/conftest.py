@@ -42,11 +42,13 @@ main()
 AGENTS: dict[str, Any] = {
     "claude": {
         "max_throttle_wait": 6,
+        "answers_within": 6,
         "env": {"CLAUDE_CODE_MAX_RETRIES": "1"},
         "accounts": {"default": {"stagger": 0}, "away": {"env": {"ANTHROPIC_BASE_URL": NOWHERE}}},
     },
     "codex": {
         "max_throttle_wait": 6,
+        "answers_within": 6,
         "accounts": {
             "default": {"stagger": 0},
             "away": {"env": {"CODEX_HOME": "{home}/.codex-away"}},
@@ -54,12 +56,18 @@ AGENTS: dict[str, Any] = {
     },
     "gemini": {
         "max_throttle_wait": 6,
+        "answers_within": 6,
         "accounts": {
             "default": {"stagger": 0},
             "away": {"env": {"GOOGLE_GEMINI_BASE_URL": NOWHERE}},
         },
     },
-    "ollama": {"url": "{api}/v1", "default_model": "mock", "max_throttle_wait": 6},
+    "ollama": {
+        "url": "{api}/v1",
+        "default_model": "mock",
+        "max_throttle_wait": 6,
+        "answers_within": 6,
+    },
 }
 
 

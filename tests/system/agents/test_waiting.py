@@ -155,9 +155,47 @@ def test_codex_that_waits_an_hour_for_its_api_gives_the_slot_back(fleet):
     job.cancel()
 
 
-@pytest.mark.parametrize("agent", ["claude", "codex"])
+@pytest.mark.skipif(sys.platform != "linux", reason="needs sock_diag")
+@pytest.mark.parametrize("agent", [*PROGRAMS, "ollama"])
+def test_an_api_that_takes_a_request_and_is_silent_gives_the_slot_back_in_time(fleet, agent):
+    fleet.api.play("silence")
+    job = fleet.ask(agent)
+    until(lambda: fleet.api.asked, within=20, what="the request")
+    began = now()
+
+    fleet.until_state(job, "scheduled", within=30)
+    held = now() - began
+    fleet.api.play("text")
+    fleet.until_state(job, "succeeded")
+
+    # answers_within is 6 here and 60 s by default; the rest of the 75 s isn't scaled.
+    assert held < 6 + 15
+    assert job.record.attempt == 2
+
+
+@pytest.mark.parametrize("agent", PROGRAMS)
+def test_a_tool_that_takes_long_is_waited_for(fleet, agent):
+    fleet.api.play("runs a command", command="sleep 14; echo over")
+    job = fleet.ask(agent, permission="full")
+
+    fleet.until_state(job, "succeeded", within=60)
+
+    assert job.record.attempt == 1
+
+
+@pytest.mark.parametrize("agent", PROGRAMS)
+def test_a_model_that_thinks_in_the_middle_of_an_answer_is_waited_for(fleet, agent):
+    fleet.api.play("streams slowly", pieces=2, pause=10)
+    job = fleet.ask(agent)
+
+    fleet.until_state(job, "succeeded", within=60)
+
+    assert job.record.attempt == 1
+
+
+@pytest.mark.parametrize("agent", PROGRAMS)
 def test_a_slow_answer_is_waited_for(fleet, agent):
-    # Longer than max_throttle_wait: only retries count for that.
+    # Longer than max_throttle_wait and answers_within: only silence counts for these.
     fleet.api.play("streams slowly", pieces=9, pause=0.9)
     job = fleet.ask(agent)
 

@@ -1,0 +1,89 @@
+"""What a program may see of the fleet: its hosts, how it stands, what was done."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from relayq import clock
+from relayq.model.jobs import JobState
+
+if TYPE_CHECKING:
+    from relayq.client import Relay
+    from relayq.model.hosts import Host
+    from relayq.model.stats import Tally
+
+
+class OfFleet:
+    """What a client may see of the fleet; all of it is read from the broker, no host is asked."""
+
+    relay: Relay
+
+    def hosts(
+        self, *, online: bool | None = None, needs: Iterable[str] | str = ()
+    ) -> Sequence[Host]:
+        """Return the hosts by name: all, those that are online or not, those that can do all this.
+
+        `needs` are capabilities as `submit` takes them.
+        """
+        from relayq.model.placement import constrain, facts_of, lacks
+
+        found = [one for one in self.relay.hosts() if online in (None, one.is_online)]
+        asked = constrain(needs=needs)
+        return [one for one in found if not lacks(asked, facts_of(one))]
+
+    def pick_host(
+        self, *, strategy: str = "least-loaded", kind: str = "run_command", **asked: Any
+    ) -> str | None:
+        """Return the host that would get a job now, by a strategy that chooses early.
+
+        `asked` are the constraints of `submit` (`on`, `needs`, `excluded`, `resources`, `prefer`).
+        None when those hosts that could take it don't take work now; Unplaceable when no known host
+        ever could. Nothing is submitted, or kept free.
+        """
+        from relayq import kinds
+        from relayq.model.jobs import Spec
+        from relayq.model.placement import facts_of, place
+        from relayq.specs import where
+
+        kinds.find(kind)
+        spec = Spec(id="", kind=kind, payload={}, **where(kind, None, asked, self.relay.config))
+        known = [facts_of(host) for host in self.relay.hosts()]
+        return place(spec.constraints, known, strategy, randomness=random.random()).host
+
+    def health(self) -> dict[str, Any]:
+        """Return how the fleet stands.
+
+        `{"idle_workers", "busy_workers", "offline_workers", "running_jobs", "queued_jobs",
+        "slots", "avg_load_factor"}`; the last is the mean of used slots to slots of those online,
+        None without any.
+        """
+        hosts = self.relay.hosts()
+        counts = self.relay.session().store.jobs.count()
+        online = [host for host in hosts if host.is_online]
+        factors = [host.active / host.slots for host in online if host.slots]
+        return {
+            "idle_workers": sum(not host.active for host in online),
+            "busy_workers": sum(bool(host.active) for host in online),
+            "offline_workers": len(hosts) - len(online),
+            "running_jobs": counts[JobState.RUNNING],
+            "queued_jobs": counts[JobState.QUEUED],
+            "slots": sum(host.slots for host in online),
+            "avg_load_factor": sum(factors) / len(factors) if factors else None,
+        }
+
+    def stats(self, *, by: str = "host", days: int = 7) -> Mapping[str, Tally]:
+        """Return what was done in the last days of UTC (1 is today), by host, kind or agent.
+
+        A host's former names are counted with it. A `Tally` has the counts of attempts
+        (`succeeded`, `failed`, ...), `success_rate`, and `mean_run` and `mean_wait` in seconds.
+        """
+        from relayq.errors import RelayqError
+        from relayq.model.stats import GROUPS, grouped
+
+        if by not in GROUPS:
+            raise RelayqError(f"stats are by {', '.join(GROUPS)}, not by {by!r}")
+        found = self.relay.session().store.stats.by_day(days, now=clock.now())
+        names = {alias: host.name for host in self.relay.hosts() for alias in host.aliases}
+        return grouped(found, by, names)
