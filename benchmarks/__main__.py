@@ -16,7 +16,9 @@ from benchmarks.away import away
 from benchmarks.backlog import backlog
 from benchmarks.contest import contest
 from benchmarks.figures import Figures, as_json, table
+from benchmarks.files import files
 from benchmarks.idle import idle
+from benchmarks.media import media
 from benchmarks.output import output
 from benchmarks.peers import PEERS
 from benchmarks.placement import PICTURE, placement
@@ -24,7 +26,18 @@ from benchmarks.processes import BROKER, Redis, a_redis
 from benchmarks.shell import shell
 from benchmarks.views import views
 
-SUBJECTS = ("peers", "backlog", "output", "idle", "shell", "away", "placement", "views")
+SUBJECTS = (
+    "peers",
+    "backlog",
+    "output",
+    "idle",
+    "shell",
+    "away",
+    "placement",
+    "views",
+    "files",
+    "media",
+)
 
 
 def options(arguments: list[str] | None) -> argparse.Namespace:
@@ -75,6 +88,13 @@ def measures(chosen: argparse.Namespace) -> dict[str, Callable[[Figures, Redis],
             hosts=20 if small else 200,
             jobs=200 if small else 100_000,
             picture_to=None if small else PICTURE,
+        ),
+        "files": partial(files, rounds=rounds, size=2_000_000 if small else 1_000_000_000),
+        "media": partial(
+            media,
+            rounds=1 if small else few,
+            seconds=1 if small else 60,
+            size="160x120" if small else "1920x1080",
         ),
         "away": partial(away, peers=peers, round_trip=0.02, jobs=2 if small else 20),
     }

@@ -41,7 +41,7 @@ HOSTS: dict[str, tuple[int, str, dict[str, str]]] = {
     "studio": (4, "ffmpeg whisper-cli", {"LABELS": "heavy", "RESOURCES": "cuda=1"}),
 }
 #: What a worker's own PATH has of the system, beside its tools.
-_NEEDED = "sh sleep printf cat env"
+_NEEDED = "sh sleep printf cat env echo"
 #: What rich gives a character of its font size.
 _CELL = 12.2
 _WORDS = "[^\N{NO-BREAK SPACE}]+(?:\N{NO-BREAK SPACE}[^\N{NO-BREAK SPACE}]+)*"
@@ -59,7 +59,12 @@ THEME = TerminalTheme(
 
 #: Programs of the pictures' own, which take as long as real ones would.
 PROGRAMS = {
-    "encode": "sleep 60",
+    "encode": r"""
+        case $1 in
+            talk*) relayq progress 62% --eta 135s --rate 2.4x ;;
+            *) relayq progress 12% --eta 9m ;;
+        esac
+        sleep 60""",
     "publish": "sleep 1",
     "train": "sleep 60 & sleep 60 & wait",
     "backup": "sleep 0.4; echo 'backup: no space left on /mnt/usb' >&2; exit 3",
@@ -117,7 +122,10 @@ class Scene:
         return home
 
     def _write_programs(self) -> None:
-        programs = PROGRAMS | {"relayq": f'exec "{sys.executable}" -m relayq "$@"'}
+        programs = PROGRAMS | {
+            # A job's environment has no PYTHONPATH.
+            "relayq": f'PYTHONPATH="{ROOT}" exec "{sys.executable}" -m relayq "$@"'
+        }
         for name, body in programs.items():
             path = self.directory / "bin" / name
             path.parent.mkdir(exist_ok=True)

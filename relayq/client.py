@@ -22,15 +22,18 @@ from relayq.agentjobs import OfAgents
 from relayq.config import Config
 from relayq.dispatch import Dispatcher
 from relayq.errors import RelayqError, Unplaceable
+from relayq.filejobs import Asked, OfFiles, files_fields
 from relayq.fleetviews import OfFleet
+from relayq.mediajobs import OfMedia
 from relayq.model.jobs import FINAL, JobRecord, JobState, Spec, new_id
 from relayq.model.placement import Placement, able, facts_of
 from relayq.model.selectors import check_filters
 from relayq.pausing import OfHosts
 from relayq.results import JobResult
-from relayq.session import Session
+from relayq.session import Session, Shows, shown_nowhere
 from relayq.signing import Signer, load_key
 from relayq.specs import OPTIONS, make_spec
+from relayq.speechjobs import OfSpeech
 from relayq.store import Store, connect
 
 if TYPE_CHECKING:
@@ -51,8 +54,9 @@ class Relay:
     """A connection to a fleet; `job` asks it things.
 
     `url` is a broker's, `home` the directory with configuration and fleet key; without them the
-    environment and `~/.relayq` decide. `say` gets relayq's own remarks, a line each. `is_brief` is
-    for a process that asks little and ends: it starts faster.
+    environment and `~/.relayq` decide. `say` gets relayq's own remarks, a line each; `shows` gives
+    a context that is told how far a file is on its way. `is_brief` is for a process that asks
+    little and ends: it starts faster.
     """
 
     def __init__(
@@ -62,11 +66,13 @@ class Relay:
         home: str | os.PathLike[str] | None = None,
         say: Callable[[str], None] = _say,
         is_brief: bool = False,
+        shows: Shows = shown_nowhere,
     ) -> None:
         self._url = url
         self._home = home
         self._is_brief = is_brief
         self.say = say
+        self.shows = shows
         self._lock = threading.Lock()
         self._session: Session | None = None
         self._config: Config | None = None
@@ -105,8 +111,21 @@ class Relay:
                 signer = Signer(load_key(self.config.fleet_key_path))
                 store = connect(url, is_brief=self._is_brief)
                 store.jobs.who = self.submitter
-                self._session = Session(store, signer, self.say, tick=self.config.lease.tick)
+                self._session = Session(
+                    store,
+                    signer,
+                    self.say,
+                    tick=self.config.lease.tick,
+                    shows=self.shows,
+                    config=self._config_of(url),
+                )
             return self._session
+
+    def _config_of(self, url: str) -> Config:
+        """Return the configuration, with the broker that is really used."""
+        if self._url is None:
+            return self.config
+        return replace(self.config, broker=replace(self.config.broker, url=url, password=None))
 
     @property
     def is_own_fleet(self) -> bool:
@@ -134,7 +153,7 @@ class Relay:
                 self._session = None
 
 
-class Job(OfHosts, OfFleet, OfAgents):
+class Job(OfHosts, OfFleet, OfAgents, OfFiles, OfMedia, OfSpeech):
     """Submits jobs and finds them again."""
 
     def __init__(self, relay: Relay | None = None) -> None:
@@ -196,6 +215,9 @@ class Job(OfHosts, OfFleet, OfAgents):
         strategy: str | None = None,
         with_job: JobResult | str | None = None,
         private: str | None = None,
+        files_in: Iterable[Asked] = (),
+        files_out: Iterable[Asked] = (),
+        overwrite: bool = False,
         wait_for_host: bool = False,
         follow: bool = False,
         **payload: Any,
@@ -220,6 +242,11 @@ class Job(OfHosts, OfFleet, OfAgents):
         the same `unique` text isn't ended, that one is returned (`is_new` False) and no
         second one queued. `follow` has the output sent from the start, for
         `JobResult.logs(follow=True)`. `plan` takes the same and queues nothing.
+
+        `files_in` travel with it: "talk.mov", "talk.mov:in.mov", a path, or a pair of what is here
+        and what it is called there. `files_out` come back: patterns in the job's directory, or
+        pairs with where they are put here, which is replaced with `overwrite` only; `files` of the
+        result has them, `fetch` brings them. Without a `cwd` such a job has a fresh directory.
         """
         spec = self._spec(
             kind,
@@ -253,6 +280,9 @@ class Job(OfHosts, OfFleet, OfAgents):
             strategy=strategy,
             with_job=with_job,
             private=private,
+            files_in=files_in,
+            files_out=files_out,
+            overwrite=overwrite,
         )
         return self._submit([spec], follow=follow, wait_for_host=wait_for_host)[0]
 
@@ -282,6 +312,8 @@ class Job(OfHosts, OfFleet, OfAgents):
         self, cmd: str | Sequence[str], *, on: Iterable[str] | str = (), **options: Any
     ) -> Sequence[Spec]:
         """Return the specs that `broadcast` would queue."""
+        if options.get("files_out"):
+            raise RelayqError("many hosts can't all bring back the same file: a job for each")
         asked = {"cmd": cmd if isinstance(cmd, str) else list(cmd), "on": on, **options}
         chosen = {key: asked.pop(key) for key in OPTIONS if key in asked}
         pattern = self._spec("run_command", asked, **chosen)
@@ -373,12 +405,14 @@ class Job(OfHosts, OfFleet, OfAgents):
     ) -> Sequence[JobResult]:
         session = self.relay.session()
         dispatcher = Dispatcher(session.store, session.signer)
+        specs = self._sent(specs, self._locate, waits=wait_for_host)
         specs, placements = self._locate(specs, wait_for_host=wait_for_host)
         results = [JobResult(session, spec.id, follow=follow, fresh=True) for spec in specs]
         replies = [result.reply for result in results] if follow else []
         for result in results if follow else []:
             session.store.logs.ack(result.reply, 0)
         placed = dispatcher.submit(specs, replies=replies, placements=placements)
+        self._refer(specs)
         return [
             result if one.is_new else JobResult(session, one.id)
             for result, one in zip(results, placed, strict=True)
@@ -400,6 +434,8 @@ class Job(OfHosts, OfFleet, OfAgents):
 
     def _spec(self, kind: str, payload: Mapping[str, Any], **options: Any) -> Spec:
         relay = self.relay
+        files = [options.pop(name, None) or () for name in ("files_in", "files_out")]
+        options |= files_fields(relay.config, *files, overwrite=options.pop("overwrite", False))
         for name in ("after", "with_job"):
             if options.get(name) is not None:
                 options[name] = _ids(options[name])

@@ -9,6 +9,8 @@ names its place. A YAML value is read as it is written, so `no` is a name and `0
 from __future__ import annotations
 
 import os
+import secrets
+import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, replace
@@ -30,6 +32,7 @@ from relayq.sections import (
     Logging,
     Retry,
     Scheduler,
+    Serve,
     Worker,
     assembled,
 )
@@ -45,6 +48,7 @@ __all__ = [
     "Privacy",
     "Retry",
     "Scheduler",
+    "Serve",
     "Worker",
     "duration",
     "home_directory",
@@ -65,6 +69,7 @@ class Config:
     defaults: Defaults = field(default_factory=Defaults)
     retry: Retry = field(default_factory=Retry)
     scheduler: Scheduler = field(default_factory=Scheduler)
+    serve: Serve = field(default_factory=Serve)
     lease: Lease = field(default_factory=Lease)
     hosts: Mapping[str, Entry] = field(default_factory=dict)
     #: By agent: changes of its adapter, its accounts, and what this machine allows it.
@@ -140,6 +145,25 @@ def home_directory(environ: Mapping[str, str] = os.environ) -> Path:
     return Path(
         os.path.abspath(_expanded(environ.get("RELAYQ_HOME") or "~/.relayq", _user(environ)))
     )
+
+
+def install_id(home: Path) -> str:
+    """Return the uuid of what is installed in relayq's home; makes it at first use."""
+    path = home / "install"
+    try:
+        return path.read_text().strip()
+    except FileNotFoundError:
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    draft = path.with_name(f"install.{secrets.token_hex(4)}")
+    draft.write_text(uuid.uuid4().hex + "\n")
+    try:
+        # A link fails where a rename would replace what another process made meanwhile.
+        os.link(draft, path)
+    except FileExistsError:
+        pass
+    finally:
+        draft.unlink()
+    return path.read_text().strip()
 
 
 def load(environ: Mapping[str, str] = os.environ, *, path: Path | None = None) -> Config:

@@ -10,6 +10,11 @@ RelayqError                  125  relayq itself failed
 ├─ Unplaceable                    no known host could ever take the job
 ├─ WrongFleetKey                  this machine's fleet key isn't the broker's
 ├─ OutputUnavailable              part of an output can't be had
+├─ TransferFailed                 a file didn't get to the file service, or from there
+│  ├─ ServiceAway                 the file service couldn't be reached for long enough
+│  └─ FileChanged                 it was written to while it was sent
+├─ NoRoom                         a disk or the file service's quota is full
+├─ NoFileService                  a large file, and no file service is there to take it
 ├─ JobError                       a job ended without success, or waits for a person
 │  ├─ JobFailed                   the command's own exit code
 │  │  └─ JobTimedOut         124  the job's own time limit ended it
@@ -114,6 +119,26 @@ class OutputUnavailable(RelayqError):
         super().__init__(message, hint=hint)
         self.missing = missing
         self.host = host
+
+
+class TransferFailed(RelayqError):
+    """A file didn't get to the file service, or not from there."""
+
+
+class ServiceAway(TransferFailed):
+    """The file service couldn't be reached, or did nothing, for as long as there was patience."""
+
+
+class FileChanged(TransferFailed):
+    """A file was written to while it was sent."""
+
+
+class NoRoom(RelayqError):
+    """A disk, or what the file service may use, is full."""
+
+
+class NoFileService(RelayqError):
+    """A file is too large for Redis, and no file service is there to take it."""
 
 
 class JobError(RelayqError):

@@ -34,6 +34,7 @@ _HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
 _WORD = re.compile(r"[a-z0-9][a-z0-9._-]*")
 _CAPABILITY = re.compile(r"[a-z0-9][a-z0-9._:+-]*")
 _ADDRESS = re.compile(r"([\w][\w.-]*@)?[\w\[:][\w.:%\[\]-]*")
+_WEB_URL = re.compile(r"https?://[\w.\[:\]%-]+(/[\w./~-]*)?")
 _SCHEMES = ("redis", "rediss", "redis+socket", "sentinel", "unix")
 
 
@@ -179,6 +180,26 @@ def address(text: str) -> str:
     return _word(text, _ADDRESS, "an address such as 100.64.0.7 or me@mini.local")
 
 
+def ip_address(text: str) -> str:
+    """Return the text if it is an address of one machine, to listen on."""
+    from ipaddress import ip_address as parse
+
+    try:
+        address = parse(text)
+    except ValueError:
+        raise ValueError("expected an IP address of this machine") from None
+    if (getattr(address, "ipv4_mapped", None) or address).is_unspecified:
+        raise ValueError("expected one address of this machine, not every network that it is in")
+    return text
+
+
+def web_url(text: str) -> str:
+    """Return the text if it is the URL of a web server, without the slash at its end."""
+    if not _WEB_URL.fullmatch(text):
+        raise ValueError("expected a URL such as https://files.example or http://100.64.0.1:8000")
+    return text.rstrip("/")
+
+
 def _word(text: str, pattern: re.Pattern[str], expected: str) -> str:
     if not pattern.fullmatch(text):
         raise ValueError(f"expected {expected}")
@@ -211,6 +232,17 @@ def counts(parse: Callable[[str], str]) -> Parse:
     return Checked(checked, {"type": ["object", "string"], "additionalProperties": counted})
 
 
+def path_map(text: str) -> dict[str, str]:
+    """Return the table that `/submitter/s/name=/own/name,...` means, of absolute paths."""
+    table = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        theirs, found, ours = (piece.strip() for piece in part.partition("="))
+        if not found or not theirs.startswith("/") or not ours.startswith("/"):
+            raise ValueError("expected absolute paths by path, such as /Volumes/media: /mnt/media")
+        table[theirs] = ours
+    return table
+
+
 def mac_address(text: str) -> str:
     """Return a network card's address in its usual form."""
     digits = re.sub(r"[:.-]", "", text.lower())
@@ -232,7 +264,9 @@ _SCHEMAS: Mapping[Callable[..., Any], Mapping[str, Any]] = {
     duration: {**_NUMBER_OR_TEXT, "pattern": f"^({_DURATION.pattern})$"},
     yes_or_no: {"enum": [True, False, *_WORDS]},
     size: {**_NUMBER_OR_TEXT, "pattern": r"^\d+(\.\d+)?\s*([KMGkmg][Ii]?)?[Bb]?$"},
+    path_map: {"type": ["object", "string"], "additionalProperties": {"type": "string"}},
     address: {"type": "string", "pattern": f"^{_ADDRESS.pattern}$"},
+    web_url: {"type": "string", "pattern": f"^{_WEB_URL.pattern}$"},
     host_name: {"type": "string", "pattern": f"^{_HOST_NAME.pattern}$"},
     broker_url: {"type": "string", "pattern": f"^({'|'.join(map(re.escape, _SCHEMES))})://."},
 }

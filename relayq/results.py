@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from relayq import agentjobs, clock, pausing
+from relayq import agentjobs, clock, mediajobs, pausing, speechjobs
 from relayq.agentsections import PRIVATE
 from relayq.dispatch import Dispatcher
 from relayq.errors import (
@@ -25,12 +25,14 @@ from relayq.errors import (
     RelayqError,
     WaitTimeout,
 )
+from relayq.fetching import WithFiles
 from relayq.following import Following
 from relayq.model.jobs import JobRecord, JobState, Outcome, Reason, priority_number
 from relayq.model.output import STDERR, STDOUT, Frame, only, split
 from relayq.parsing import size_text
 from relayq.session import Session
 from relayq.specs import where
+from relayq.speechjobs import WithTranscript
 
 if TYPE_CHECKING:
     from relayq.agents.answers import Answer
@@ -44,7 +46,7 @@ _FILE_SIZE = 153
 _FULL = 0.02
 
 
-class JobResult:
+class JobResult(WithFiles, WithTranscript):
     """A job that was submitted, and what becomes of it."""
 
     def __init__(
@@ -135,9 +137,10 @@ class JobResult:
         """Wait for success and return the result: for a command its output, as text.
 
         One final newline is left out. For an agent it is its answer: the text, or the value if a
-        schema was asked for; `agent` has the rest. Raises JobFailed, JobTimedOut, JobCancelled or
-        NeedsHuman; OutputUnavailable instead of a shorter text; WaitTimeout after `timeout`
-        seconds, and then the job goes on.
+        schema was asked for; `agent` has the rest. For a transcode it is what was made, as a
+        dictionary, for a transcript the text, and the files come here. Raises JobFailed,
+        JobTimedOut, JobCancelled or NeedsHuman; OutputUnavailable instead of a shorter text;
+        WaitTimeout after `timeout` seconds, and then the job goes on.
         """
         record = self.wait(timeout)
         if record.state is not JobState.SUCCEEDED:
@@ -147,7 +150,8 @@ class JobResult:
         if answer is not None:
             return agentjobs.value_of(answer)
         if outcome is not None and outcome.result is not None:
-            return outcome.result
+            mediajobs.bring(self)
+            return speechjobs.value_of(record, outcome.result)
         return self.text
 
     @property
@@ -436,7 +440,9 @@ def first_ended(results: Sequence[JobResult], timeout: float | None = None) -> J
 def failure(record: JobRecord, outcome: Outcome | None) -> str:
     """Say in a few words why a job failed."""
     if outcome is not None and outcome.error:
-        return f"{record.reason}: {outcome.error}"
+        # Of a runner's end its own words are all that there is to say.
+        is_said = record.reason == Reason.EXIT
+        return outcome.error if is_said else f"{record.reason}: {outcome.error}"
     match record.reason:
         case Reason.EXIT:
             return f"exit {record.exit_code}"

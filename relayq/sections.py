@@ -24,13 +24,16 @@ from relayq.parsing import (
     declared_capability,
     duration,
     host_name,
+    ip_address,
     label,
     mac_address,
     memory_size,
     number,
     output_size,
+    path_map,
     positive,
     size,
+    web_url,
     whole,
     word,
     words,
@@ -131,7 +134,15 @@ class Worker:
         about="How many jobs of a kind may run here at a time.",
         default_factory=dict,
     )
-
+    paths: Mapping[str, str] = key(
+        path_map,
+        about="What this machine calls a directory of others, such as /Volumes/media: /mnt/media.",
+        default_factory=dict,
+    )
+    cache: int = key(size, 5_000_000_000, "How much of the files that jobs took along is kept.")
+    patience: float = key(
+        positive(duration), 600.0, "How long a file's transfer may stand still before it fails."
+    )
     keep_awake: bool = key(yes_or_no, True, "Whether the machine is kept awake while a job runs.")
     drain_on_sleep: bool = key(
         yes_or_no, True, "Whether it takes nothing new once its machine is about to sleep or halt."
@@ -280,6 +291,24 @@ class Agents:
 
 
 @dataclass(frozen=True, slots=True)
+class Serve:
+    """The file service, on the broker's machine."""
+
+    start: bool = key(
+        yes_or_no, True, "Whether it is started with the private broker of this machine."
+    )
+    host: str | None = key(ip_address, None, "Where it listens; else where the broker does.")
+    port: int | None = key(whole(1, 65_535), None, "Its port; else a free one, kept from then on.")
+    url: str | None = key(
+        web_url, None, "Where others find it; else at the broker's address as they know that."
+    )
+    quota: int = key(size, 50 * 10**9, "How much its files may take of the disk.")
+    keep: float = key(
+        positive(duration), 7 * 86_400.0, "How long a file stays that no job needs any more."
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
     """What `hosts:` says of one host, on the host itself and where jobs are submitted."""
 
@@ -304,6 +333,7 @@ SECTIONS: Mapping[str, type] = {
     "retry": Retry,
     "scheduler": Scheduler,
     "agents": Agents,
+    "serve": Serve,
     "lease": Lease,
 }
 KEYS: Mapping[str, Field[Any]] = {

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
 
 from relayq import clock
+from relayq import config as configuration
+from relayq.config import Config
 from relayq.errors import BrokerUnavailable, WaitTimeout
 from relayq.signing import Signer
 from relayq.store import Store
@@ -15,16 +18,28 @@ from relayq.store import Store
 if TYPE_CHECKING:
     from relayq.waiting import Bystander
 
+if TYPE_CHECKING:
+    from relayq.artifacts import Artifacts
+    from relayq.transfer import Progress
+
 _AGAIN = 0.5
 
 T = TypeVar("T")
+#: Shows how far a file is: called with what is done with it, its name and its size.
+Shows = Callable[[str, str, int], "AbstractContextManager[Progress | None]"]
+
+
+@contextmanager
+def shown_nowhere(what: str, name: str, size: int) -> Iterator[Progress | None]:
+    """Show nothing of a file on its way."""
+    yield None
 
 
 @dataclass
 class Session:
     """A store, the key to check what it says, and where remarks go.
 
-    Who waits ticks about every 4 times `tick` seconds.
+    Who waits ticks about every 4 times `tick` seconds. `shows` is told of files on their way.
     """
 
     store: Store
@@ -32,6 +47,8 @@ class Session:
     say: Callable[[str], None]
     tick: float = 5.0
     is_cut_off: bool = field(default=False)
+    shows: Shows = shown_nowhere
+    config: Config = field(default_factory=configuration.load)
 
     @cached_property
     def _bystander(self) -> Bystander:
@@ -39,6 +56,13 @@ class Session:
         from relayq.waiting import Bystander
 
         return Bystander(self.store, self.tick)
+
+    @cached_property
+    def artifacts(self) -> Artifacts:
+        """Where the fleet's files are."""
+        from relayq.artifacts import Artifacts
+
+        return Artifacts(self.store, self.config, self.signer)
 
     def patiently(self, ask: Callable[[], T], deadline: float | None) -> T | None:
         """Ask, over an outage if need be; None when the broker didn't answer this time."""

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import asdict, fields
 from functools import cached_property
 from pathlib import Path
 
+from relayq import clock
 from relayq.errors import BadSignature, ConfigError
 from relayq.model.jobs import JobState, Outcome, Spec
 from relayq.model.questions import Reply
@@ -24,8 +26,17 @@ _OUTCOME = b"relayq outcome\0"
 _REPLY = b"relayq reply\0"
 
 
+#: `<key id>.<scope>.<when it expires, Unix seconds>.<mac>`
+_TOKEN = re.compile(r"([0-9a-f]{8})\.([a-z]+)\.(\d{1,12})\.([0-9a-f]{64})")
+_BEARER = b"relayq bearer\0"
+
+
 class UnknownKey(BadSignature):
     """The text was signed with a key that this machine doesn't have."""
+
+
+class WrongScope(BadSignature):
+    """A bearer token that is good for something else."""
 
 
 def load_key(path: Path) -> bytes:
@@ -112,7 +123,8 @@ class Signer:
         try:
             facts = json.loads(head)
             facts = {**facts, "state": JobState(facts["state"]), "output": output}
-            outcome = Outcome(**{**facts, "remarks": tuple(facts.get("remarks", ()))})
+            lists = {name: tuple(facts.get(name, ())) for name in ("remarks", "files")}
+            outcome = Outcome(**{**facts, **lists})
         except (ValueError, TypeError, KeyError) as error:
             raise BadSignature(f"the outcome can't be read: {error}") from error
         if outcome.id != id:
@@ -152,6 +164,31 @@ class Signer:
                 f"not to {question!r} of attempt {attempt}"
             )
         return reply
+
+    def bearer(self, scope: str, lasts: float) -> str:
+        """Return a token with which a program may do what `scope` names, for so many seconds."""
+        expires = int(clock.now() + lasts)
+        return f"{self.key_id}.{scope}.{expires}.{self._token_mac(scope, expires)}"
+
+    def check_bearer(self, token: str, scope: str) -> None:
+        """Raise `BadSignature` unless it is a token of this key for this scope, and still good."""
+        import hmac
+
+        parts = _TOKEN.fullmatch(token)
+        if parts is None:
+            raise BadSignature("it is no token of relayq's")
+        key_id, own_scope, expires, mac = parts.groups()
+        if key_id != self.key_id:
+            raise UnknownKey(f"it is of another fleet key, {key_id}")
+        if not hmac.compare_digest(mac, self._token_mac(own_scope, int(expires))):
+            raise BadSignature("its signature is wrong")
+        if (late := clock.now() - int(expires)) >= 0:
+            raise BadSignature(f"it expired {late:.0f} s ago by the clock of who was asked")
+        if own_scope != scope:
+            raise WrongScope(f"it is for {own_scope}, not for {scope}")
+
+    def _token_mac(self, scope: str, expires: int) -> str:
+        return self._mac(_BEARER, f"{scope} {expires}".encode()).decode()
 
     def _reply(self, signed: bytes, *, id: str) -> Reply:
         try:

@@ -20,7 +20,7 @@ from relayq.parsing import duration, fits, is_host_name
 OPTIONS = (
     "host timeout memory processes max_output priority on_lost retries backoff retry_on name "
     "labels meta group unique note after due_at delay expires on needs excluded resources prefer "
-    "overflow strategy with_job private"
+    "overflow strategy with_job private files_in files_out overwrite"
 ).split()
 #: The names of what may be asked of a host, beside `host`.
 _ASKED = ("on", "needs", "excluded", "resources", "prefer", "overflow")
@@ -55,6 +55,8 @@ def make_spec(
     with_job: str | None = None,
     strategy: str | None = None,
     private: str | None = None,
+    files_in: tuple[Mapping[str, Any], ...] = (),
+    files_out: tuple[Mapping[str, Any], ...] = (),
     **asked: Any,
 ) -> Spec:
     """Check what is asked of a job, and return its spec; `asked` is for `where`."""
@@ -64,6 +66,7 @@ def make_spec(
     read = kinds.find(kind).read_payload(payload)
     # What an agent may use of the fleet's accounts; no other kind has any.
     accounts: tuple[str, ...] = getattr(read, "accounts", ())
+    asked["needs"] = (*getattr(read, "needs", ()), *texts_in(asked.get("needs")))
     if private is not None:
         host, asked = _kept_private(config, private, accounts, host, asked)
         if with_job is not None:
@@ -107,6 +110,8 @@ def make_spec(
         note=note,
         submitter=submitter,
         accounts=accounts,
+        files_in=files_in,
+        files_out=files_out,
     )
 
 
@@ -151,6 +156,11 @@ def _kept_private(
                 hint="relayq config show",
             )
     return host, dict(asked) if named else {**asked, "on": kept.hosts}
+
+
+def texts_in(given: Iterable[str] | str | None) -> tuple[str, ...]:
+    """Return the texts of what may be one, several or nothing."""
+    return (given,) if isinstance(given, str) else tuple(given or ())
 
 
 def where(

@@ -17,6 +17,7 @@ from relayq import embedded, kinds
 from relayq.app import make_app
 from relayq.dispatch import Dispatcher
 from relayq.model.jobs import JobRecord, Spec, new_id
+from relayq.model.placement import constrain
 from relayq.model.retries import policy_fields
 from relayq.signing import Signer, load_key
 from relayq.store import connect
@@ -61,6 +62,7 @@ class KindTask(Task):  # type: ignore[misc]
             host=host,
             timeout=config.defaults.timeout,
             accounts=getattr(read, "accounts", ()),
+            needs=constrain(needs=getattr(read, "needs", ())).needs,
             **policy_fields(config),
         )
         return _submit(spec)
@@ -90,3 +92,5 @@ def _register(kind: str) -> KindTask:
 run_command = _register("run_command")
 run_agent = _register("run_agent")
 run_claude = _register("run_claude")
+transcode = _register("transcode")
+transcribe = _register("transcribe")

@@ -25,6 +25,7 @@ import redis
 from hypothesis import HealthCheck, settings
 
 from tests.agents import install
+from tests.speech import voices
 from tests.waiting import until
 
 IN_CI = os.environ.get("CI") == "true"
@@ -33,6 +34,8 @@ IN_CI = os.environ.get("CI") == "true"
 for name in [name for name in os.environ if name.startswith("RELAYQ_")]:
     if name not in {"RELAYQ_TEST_REDIS", "RELAYQ_REDIS_SERVER", "RELAYQ_TEST_AGENTS"}:
         del os.environ[name]
+# A test that needs the file service starts it.
+os.environ["RELAYQ_SERVE__START"] = "no"
 
 
 def missing(reason: str, *, excused: bool = False) -> NoReturn:
@@ -63,6 +66,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             missing("needs ip (Debian: iproute2)")
     if item.get_closest_marker("media") and shutil.which("ffmpeg") is None:
         missing("needs ffmpeg")
+    if item.get_closest_marker("speech") and (lacking := voices.missing()):
+        missing(f"needs {', '.join(lacking)} (pip: the extras transcribe, pocketsphinx)")
     if item.get_closest_marker("agents") and not install.is_there():
         missing(f"needs the agents' programs ({install.HINT})")
 
@@ -186,3 +191,13 @@ def kill_left_over(home: Path) -> list[int]:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
     return left
+
+
+@pytest.fixture(scope="session")
+def whisper_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory of models with a Whisper model of random weights, called base."""
+    from tests.speech import model
+
+    models = tmp_path_factory.mktemp("models")
+    model.build(models / "base")
+    return models

@@ -21,10 +21,12 @@ ROWS = (
     # who asks | who works
     (
         "sides",
-        "client results following session waiting specs pausing fleetviews agentjobs "
+        "client results following fetching session waiting specs pausing fleetviews "
+        "agentjobs filejobs mediajobs speechjobs "
         "| worker tasks reaper host",
     ),
-    ("transport", "dispatch signing embedded app celeryconfig"),  # a record becomes a nudge
+    # a record becomes a nudge; files travel
+    ("transport", "dispatch signing embedded artifacts transfer contents app celeryconfig"),
     ("truth", "store"),  # Redis
     ("kinds", "kinds agents"),  # what can be run, declared
     ("rules", "model"),  # pure decisions and their data

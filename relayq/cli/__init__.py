@@ -26,6 +26,8 @@ SECTIONS = {
     "Run things": {
         "run": ("relayq.cli.submissions:run", "Run a command: live output, its own exit code."),
         "submit": ("relayq.cli.submissions:submit", "Queue a command and print its id."),
+        "transcode": ("relayq.cli.transcode:transcode", "Convert video and sound, with progress."),
+        "transcribe": ("relayq.cli.transcribe:transcribe", "Speech to text, or subtitles."),
         "agent": ("relayq.cli.agent:agent", "Have AI agents work; list, test, log in."),
         "assign": ("relayq.cli.assign:assign", "Say it in words; confirm host and agent."),
     },
@@ -37,7 +39,9 @@ SECTIONS = {
         "wait": ("relayq.cli.jobs:wait", "Wait until jobs end."),
         "why": ("relayq.cli.why:why", "Say why jobs are where they are, host by host."),
         "top": ("relayq.cli.top:top", "Watch hosts and jobs, live."),
+        "progress": ("relayq.cli.progress:progress", "Inside a job: say how far it is."),
         "result": ("relayq.cli.jobs:result", "Print the results of jobs, and nothing else."),
+        "get": ("relayq.cli.get:get", "Fetch the files that jobs brought back (cp)."),
     },
     "Change": {
         "cancel": ("relayq.cli.jobs:cancel", "End jobs, with all of their processes."),
@@ -64,8 +68,9 @@ SECTIONS = {
         "events": ("relayq.cli.events:events", "Show what happened, where, by whom."),
         "doctor": ("relayq.cli.doctor:doctor", "Find what is wrong, and say what to do."),
         "up": ("relayq.cli.services:up", "Start what this machine needs to run jobs."),
-        "down": ("relayq.cli.services:down", "Stop this machine's worker and private broker."),
+        "down": ("relayq.cli.services:down", "Stop what up started on this machine."),
         "worker": ("relayq.cli.worker:worker", "Start and stop this machine's worker."),
+        "serve": ("relayq.cli.serve:serve", "Be the file service of the broker's machine."),
         "broker": ("relayq.cli.broker:broker", "Start, stop, watch and back up a broker."),
     },
     "This command": {
@@ -77,6 +82,7 @@ SECTIONS = {
 
 #: Words that people know from elsewhere.
 _ALIASES = {
+    "cp": "get",
     "inbox": "review",
     "inspect": "show",
     "kill": "cancel",

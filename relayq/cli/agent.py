@@ -15,16 +15,10 @@ import click
 
 from relayq.cli import terminal
 from relayq.cli.groups import Group
+from relayq.cli.joboptions import HeadedCommand, options_but
 from relayq.cli.options import client, complete
 from relayq.cli.placing import named_host
-from relayq.cli.submissions import (
-    HeadedCommand,
-    asked_of,
-    options_but,
-    queued,
-    tell_plan,
-    with_jobs,
-)
+from relayq.cli.submissions import asked_of, queued, tell_plan, with_jobs
 from relayq.errors import Unplaceable
 
 if TYPE_CHECKING:
@@ -190,8 +184,9 @@ def _run(
     as_json: bool,
 ) -> int:
     """Queue an agent's job and, unless detached, follow it to its end; returns the exit code."""
-    from relayq.cli import output, show
+    from relayq.cli import output, show, transfers
 
+    asked = asked if detach else transfers.coming_here(asked)
     _until_known(relay, asked)
     host = asked.get("host") or named_host(asked)
     made: list[JobResult] = []
@@ -210,10 +205,12 @@ def _run(
         else:
             click.echo(result.id)
         if not quiet:
-            output.note_offline(relay, host)
+            output.note_absence(relay, host)
         return 0
     if only:
-        return output.only_answer(submit, on_interrupt=on_interrupt, quiet=quiet, as_json=as_json)
+        return output.only_answer(
+            relay, submit, on_interrupt=on_interrupt, quiet=quiet, as_json=as_json
+        )
     code = output.run(
         relay, submit, host=host, on_interrupt=on_interrupt, quiet=quiet, as_json=as_json
     )

@@ -34,5 +34,5 @@ def attach(ctx: click.Context, job: str, quiet: bool) -> None:
         if record.spec is not None and record.spec.payload.get("tty") and sys.stdin.isatty():
             position = relay.session().store.inputs.sent(result.id)
             source = partial(terminal.terminal, position=position)
-        code = output.attach(result, source, quiet=quiet)
+        code = output.attach(relay, result, source, quiet=quiet)
     ctx.exit(code)

@@ -23,7 +23,7 @@ _COLUMNS = ("HOST", "ID", "STATE", "EXIT", "TIME", "LAST LINE")
 
 def run(relay: Relay, asked: Mapping[str, Any], *, detach: bool, quiet: bool, as_json: bool) -> int:
     """Queue a job a host, and unless `detach` wait for all; returns the highest exit code."""
-    from relayq.cli import show, tables
+    from relayq.cli import live, show, tables
     from relayq.results import exit_status
 
     results = relay.job.broadcast(**_asked_of_each(relay, asked))
@@ -32,7 +32,8 @@ def run(relay: Relay, asked: Mapping[str, Any], *, detach: bool, quiet: bool, as
         return 0
     if not quiet:
         show.remark(f"queued on {', '.join(str(_meant(result)) for result in results)}")
-    records = [ended(result) for result in results]
+    with live.watching(relay, [result.id for result in results], quiet=quiet):
+        records = [ended(result) for result in results]
     if as_json:
         show.print_json({"jobs": [show.as_json(record) for record in records]})
     else:

@@ -9,7 +9,15 @@ import click
 
 from relayq import clock
 from relayq.cli.options import address, broker_of, json_option
-from relayq.cli.services import answer, broker_json, broker_line, load_config, port_option, remark
+from relayq.cli.services import (
+    answer,
+    broker_json,
+    broker_line,
+    load_config,
+    port_option,
+    remark,
+    start_files,
+)
 from relayq.cli.texts import rfc3339, span
 from relayq.errors import BrokerUnavailable
 from relayq.parsing import size as size_of
@@ -66,11 +74,15 @@ def broker_start(foreground: bool, as_json: bool, **options: Any) -> None:
         embedded.become_broker(config, embedded.Wishes(**options))
     facts = embedded.start_broker(config, **options)
     signing.load_key(config.fleet_key_path)
+    files = start_files(config)
     listen = options["listen"]
     if as_json:
-        answer("", as_json, {"broker": broker_json(facts), "listen": listen})
+        value = {"broker": broker_json(facts), "listen": listen, "files": files}
+        answer("", as_json, value)
         return
     click.echo(f"broker  {broker_line(facts)}")
+    if files is not None:
+        click.echo(f"files   {files['address']} (pid {files['pid']})")
     if listen is None:
         click.echo("Other machines reach it only after: relayq broker start --listen ADDRESS")
         return
@@ -92,13 +104,15 @@ Then: relayq up"""
 @broker.command("stop")
 @json_option
 def broker_stop(as_json: bool) -> None:
-    """Stop this machine's broker; its data stays."""
+    """Stop this machine's broker and file service; their data stay."""
     from relayq import embedded
 
     config = load_config()
+    had_files = embedded.stop_files(config)
     had_one = embedded.stop_broker(config)
-    line = "stopped: broker" if had_one else "no broker ran here"
-    answer(line, as_json, {"stopped": ["broker"] if had_one else []})
+    parts = [name for name, ran in (("broker", had_one), ("file service", had_files)) if ran]
+    line = f"stopped: {', '.join(parts)}" if parts else "no broker ran here"
+    answer(line, as_json, {"stopped": parts})
 
 
 @broker.command("status")
@@ -243,7 +257,9 @@ def broker_restore(file: Path, as_json: bool) -> None:
     """
     from relayq import embedded
 
-    facts, aside = embedded.restore_broker(load_config(), file)
+    config = load_config()
+    facts, aside = embedded.restore_broker(config, file)
+    start_files(config)
     if aside is not None and not as_json:
         remark(f"the data from before are in {aside}")
     value = {"broker": broker_json(facts), "aside": None if aside is None else str(aside)}

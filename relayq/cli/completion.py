@@ -232,14 +232,16 @@ def saw(relay: Relay, records: Iterable[JobRecord]) -> None:
     _add(relay, [_facts(one.id, one.state, one.spec) for one in islice(records, _REMEMBERED)])
 
 
+#: The fields by which the different kinds of jobs are shown.
+_SHOWN = "cmd agent prompt inputs output target preset audio names model".split()
+
+
 def queued(relay: Relay, id: str, asked: Mapping[str, Any]) -> None:
     """Note a job that a command has just queued, by what the client was asked."""
-    is_command = "cmd" in asked
-    fields = ("cmd",) if is_command else ("agent", "prompt")
     spec = Spec(
         id=id,
-        kind="run_command" if is_command else "run_agent",
-        payload={name: asked[name] for name in fields},
+        kind="run_command" if "cmd" in asked else "run_agent",
+        payload={name: asked[name] for name in _SHOWN if name in asked},
         name=asked.get("name"),
         group=asked.get("group"),
     )

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+#: What ends a command.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -21,7 +22,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 @contextmanager
 def interruptible() -> Iterator[None]:
     """Have the signals that end a command raise `Interrupted`; what is ignored stays ignored."""
-    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    before = {number: signal.getsignal(number) for number in SIGNALS}
     # None: a handler that wasn't set by Python, which nothing could put back.
     taken = {n: old for n, old in before.items() if old not in (signal.SIG_IGN, None)}
     for number in taken:
@@ -36,7 +37,7 @@ def interruptible() -> Iterator[None]:
 @contextmanager
 def held() -> Iterator[None]:
     """Hold those signals back: what begins in here also ends in here."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
     finally:

@@ -137,12 +137,13 @@ def wait(
     as_json: bool,
 ) -> None:
     """Wait until the jobs ended: exits as the one job did, or with 1 if one of several failed."""
-    from relayq.cli import show
+    from relayq.cli import live, show
 
     with client(needs_worker=True, quiet=quiet) as relay:
         asked = chosen.results(relay, _WAITABLE)
         try:
-            results, records = _ended(asked, timeout, first=first)
+            with live.watching(relay, [result.id for result in asked], quiet=quiet):
+                results, records = _ended(asked, timeout, first=first)
         except WaitTimeout as error:
             raise _not_ended(asked, timeout) from error
         code = _verdicts(results, records, quiet=quiet)

@@ -13,13 +13,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from relayq.agentjobs import value_of
-from relayq.cli import show
+from relayq.cli import live, show
 from relayq.cli.options import is_offline
 from relayq.cli.output import gaps_told, write
 from relayq.cli.texts import inert, rfc3339
 from relayq.errors import Conflict, OutputUnavailable
 from relayq.model.output import STDERR, STDOUT, Decoder, Frame, only
 from relayq.parsing import size_text
+from relayq.speechjobs import text_of
 
 if TYPE_CHECKING:
     from relayq.client import JobResult, Relay
@@ -67,8 +68,13 @@ def _print(relay: Relay, result: JobResult, *, follow: bool, tail: int | None, q
 
         result.on_silence = waits.teller(relay, result)
     try:
-        with gaps_told(result.id):
-            write(_frames(result, follow=follow, tail=tail))
+        with (
+            gaps_told(result.id),
+            live.watching(relay, [result.id], quiet=quiet or not follow) as meter,
+        ):
+            put = meter.around(write)
+            for frame in _frames(result, follow=follow, tail=tail):
+                put([frame])
     except OutputUnavailable as error:
         if follow:
             raise
@@ -127,6 +133,8 @@ def _result(one: JobResult, shown: list[dict[str, Any]] | None, *, quiet: bool) 
     if answer is not None and shown is None:
         text = value_of(answer)
         value = f"{text}\n" if isinstance(text, str) and text else text
+    if one.transcripts and shown is None:
+        value = text_of(one.transcripts)
     raw = only(one.logs(), STDOUT) if value is None else _bytes_of(value)
     if shown is not None:
         plain = raw.decode(errors="replace") if value is None else value

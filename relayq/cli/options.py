@@ -18,6 +18,7 @@ from relayq.parsing import duration, positive
 if TYPE_CHECKING:
     from relayq.client import JobResult, Relay
     from relayq.config import Config
+    from relayq.model.hosts import Host
 
 
 def duration_option(text: str) -> float:
@@ -91,15 +92,19 @@ def client(
     """
     from relayq import config
     from relayq.cli.completion import remembered
+    from relayq.cli.transfers import Shown
     from relayq.client import Relay
+
+    shown = Shown(quiet=quiet)
 
     def say(line: str) -> None:
         if not quiet:
+            shown.clear()
             click.echo(f"relayq: {line}", err=True)
 
     url = None if starts else standing_broker(config.load())
-    url = None if needs_worker else url
-    with Relay(url=url, say=say, is_brief=True) as relay, remembered(relay):
+    made = Relay(url=None if needs_worker else url, say=say, shows=shown, is_brief=True)
+    with made as relay, remembered(relay):
         yield relay
 
 
@@ -147,7 +152,13 @@ def ended(result: JobResult, deadline: float | None = None) -> JobRecord:
     return result.wait(None if deadline is None else max(0.0, deadline - clock.boottime()))
 
 
+def host_named(relay: Relay, name: str) -> Host | None:
+    """Return a host, None for one that nobody knows."""
+    hosts = relay.session().store.hosts.list(online_within=relay.config.lease.length)
+    return next((host for host in hosts if host.name == name), None)
+
+
 def is_offline(relay: Relay, name: str) -> bool:
     """Whether a host is known, and known to be away."""
-    hosts = relay.session().store.hosts.list(online_within=relay.config.lease.length)
-    return any(host.name == name and not host.is_online for host in hosts)
+    host = host_named(relay, name)
+    return host is not None and not host.is_online

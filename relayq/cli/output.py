@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from relayq import clock
-from relayq.cli import show, waits
+from relayq.cli import live, show, transfers, waits
 from relayq.cli.interrupts import Interrupted, held, interruptible
-from relayq.cli.options import ended, is_interactive, is_offline
+from relayq.cli.options import ended, host_named, is_interactive
 from relayq.errors import OutputUnavailable, RelayqError, WaitTimeout
-from relayq.model.jobs import JobState
 from relayq.model.output import STDERR, STDOUT, Frame, only
 
 if TYPE_CHECKING:
@@ -23,13 +21,10 @@ if TYPE_CHECKING:
 #: Sends a job its input as long as the context lasts.
 Source = Callable[["JobResult"], AbstractContextManager[None]]
 
-#: How long a job may be queued before `run` says so.
-_QUIET_WAIT = 1.0
 #: How long an interrupted `run` waits for the end of the job that it cancelled.
 _CANCEL_PATIENCE = 15.0
 #: How long a detached `run` stays to hear a second ^C.
 _SECOND_THOUGHTS = 3.0
-_AHEAD = (JobState.QUEUED, JobState.SCHEDULED, JobState.WAITING)
 
 
 def write(frames: Iterable[Frame]) -> None:
@@ -85,11 +80,12 @@ def run(
             with held():
                 result = submit()
             if not quiet:
-                note_offline(relay, host)
+                note_absence(relay, host)
                 result.on_silence = waits.teller(relay, result)
             fed = source(result) if source is not None and result.is_new else nullcontext()
             with fed, nullcontext() if as_json else gaps_told(result.id):
-                _stream(relay, result, host, quiet=quiet, to=kept.extend if as_json else write)
+                to = kept.extend if as_json else write
+                _stream(relay, result, quiet=quiet or _is_terminal(source), to=to)
             record = ended(result)
         except Interrupted as interrupt:
             if result is not None:
@@ -104,16 +100,23 @@ def run(
                 _end(result, quiet=True)
             raise
     _conclude(result, record, quiet=quiet)
+    # What somebody else began brings its files to them.
+    brought = transfers.bring(result, record, quiet=quiet) if retries or result.is_new else []
     if as_json:
         answer = result.agent
-        of_agent = {} if answer is None else {"answer": answer.as_dict()}
-        show.print_json({**show.with_remarks(result, record), **texts_of(kept), **of_agent})
+        more: dict[str, Any] = {} if answer is None else {"answer": answer.as_dict()}
+        outcome = result.outcome()
+        if answer is None and outcome is not None and outcome.result is not None:
+            more["result"] = outcome.result
+        more |= {"fetched": brought} if brought else {}
+        show.print_json({**show.with_remarks(result, record), **texts_of(kept), **more})
     from relayq.results import exit_status
 
     return exit_status(record)
 
 
 def only_answer(
+    relay: Relay,
     submit: Callable[[], JobResult],
     *,
     on_interrupt: str | None,
@@ -126,7 +129,8 @@ def only_answer(
         try:
             with held():
                 result = submit()
-            record = ended(result)
+            with live.watching(relay, [result.id], quiet=quiet):
+                record = ended(result)
         except Interrupted as interrupt:
             if result is not None:
                 how = on_interrupt if result.is_new else on_interrupt or "detach"
@@ -141,17 +145,19 @@ def only_answer(
 
         print_value(result.agent)
     _conclude(result, record, quiet=quiet)
+    if result.is_new:
+        transfers.bring(result, record, quiet=quiet)
     from relayq.results import exit_status
 
     return exit_status(record)
 
 
-def attach(result: JobResult, source: Source | None, *, quiet: bool) -> int:
+def attach(relay: Relay, result: JobResult, source: Source | None, *, quiet: bool) -> int:
     """Follow a job that runs, as its terminal if there is a source; returns its exit code."""
     with interruptible():
         try:
             with source(result) if source is not None else nullcontext(), gaps_told(result.id):
-                write(result.logs(follow=True))
+                _stream(relay, result, quiet=quiet or _is_terminal(source), to=write)
             record = ended(result)
         except Interrupted as interrupt:
             _interrupted(result, interrupt, "detach", quiet=quiet)
@@ -185,36 +191,31 @@ def texts_of(frames: Iterable[Frame]) -> dict[str, str]:
 def _stream(
     relay: Relay,
     result: JobResult,
-    host: str | None,
     *,
     quiet: bool,
     to: Callable[[Iterable[Frame]], None],
 ) -> None:
-    timer = threading.Timer(_QUIET_WAIT, _note_waiting, (relay, result.id, host))
-    timer.daemon = True
-    if sys.stderr.isatty() and not quiet:
-        timer.start()
-    try:
+    with live.watching(relay, [result.id], quiet=quiet) as meter:
+        put = meter.around(to)
         for frame in result.logs(follow=True):
-            timer.cancel()
-            to([frame])
-    finally:
-        timer.cancel()
+            put([frame])
 
 
-def _note_waiting(relay: Relay, id: str, host: str | None) -> None:
-    with suppress(RelayqError):
-        record = relay.session().store.jobs.fetch(id)
-        if record.state in _AHEAD:
-            show.remark(f"{id} waiting for {host or 'any host'}")
+def _is_terminal(source: Source | None) -> bool:
+    """Whether the job has this terminal for its own, and nothing else belongs there."""
+    from relayq.cli.terminal import terminal
+
+    return getattr(source, "func", source) is terminal
 
 
-def note_offline(relay: Relay, host: str | None) -> None:
-    """Say so when the asked host is away."""
+def note_absence(relay: Relay, host: str | None) -> None:
+    """Say so when the asked host is away, or takes no work now."""
     # The job is queued: nothing that goes wrong from here on is a failure of that.
     with suppress(RelayqError):
-        if host is not None and is_offline(relay, host):
-            show.remark(f"{host} is offline; the job waits")
+        asked = None if host is None else host_named(relay, host)
+        if asked is not None and not asked.takes_work:
+            state, why = asked.standing
+            show.remark(f"{host} is {state}{f' ({why})' if why else ''}; the job waits")
 
 
 def _interrupted(

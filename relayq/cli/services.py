@@ -54,13 +54,30 @@ def up(port: int | None, as_json: bool) -> None:
     if config.broker_url is None:
         embedded.ensure(config, say=lambda _: None)
     pid = embedded.start_worker(config)
+    files = start_files(config) if config.broker_url is None else None
+    if files is not None:
+        answer(f"files   {files['address']} (pid {files['pid']})", as_json)
     name, slots = config.worker.name, config.worker.max_concurrent
     worker = {"name": name, "pid": pid, "slots": slots}
     answer(
         f"worker  {name} (pid {pid}, {number_of(slots, 'slot')})",
         as_json,
-        {"broker": broker, "worker": worker},
+        {"broker": broker, "worker": worker, "files": files},
     )
+
+
+def start_files(config: Config) -> dict[str, Any] | None:
+    """Start the file service and return it as JSON shows it; None where it isn't to run."""
+    from relayq import embedded
+
+    if not config.serve.start:
+        return None
+    if not embedded.can_serve_files():
+        remark("files up to 256 KiB only: the file service needs pip install 'relayq[serve]'")
+        return None
+    pid = embedded.start_files(config)
+    hosts, port = embedded.files_place(config)
+    return {"address": f"{hosts[-1]}:{port}", "pid": pid}
 
 
 def answer(line: str, as_json: bool, value: Mapping[str, Any] | None = None) -> None:
@@ -90,7 +107,7 @@ def broker_json(facts: BrokerFacts) -> dict[str, Any]:
 @click.option("-y", "--yes", is_flag=True, help="Don't ask: as --kill, unless --wait is given.")
 @json_option
 def down(kill: bool, wait: bool, yes: bool, as_json: bool) -> None:
-    """Stop this machine's worker and private broker; nothing of them is left."""
+    """Stop this machine's worker, file service and private broker; nothing of them is left."""
     from relayq import embedded
     from relayq.cli import left
 
@@ -108,8 +125,10 @@ def down(kill: bool, wait: bool, yes: bool, as_json: bool) -> None:
             embedded.start_worker(config)
             raise _jobs_run(running)
         left.end(config, kill=kill, say=remark)
+    had_files = embedded.stop_files(config)
     had_broker = config.broker_url is None and embedded.stop_broker(config)
-    parts = [name for name, had in (("worker", had_worker), ("private broker", had_broker)) if had]
+    had = {"worker": had_worker, "file service": had_files, "private broker": had_broker}
+    parts = [name for name, ran in had.items() if ran]
     line = f"stopped: {', '.join(parts)}" if parts else "nothing ran here"
     answer(line, as_json, {"stopped": parts})
 

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from relayq.cli import scripts
+from relayq.cli import agentfacts, files, meters, scripts
 from relayq.cli.tables import painted
-from relayq.cli.texts import age, dollars, inert, instant, limit, rfc3339, short_ids, span
+from relayq.cli.texts import age, inert, instant, limit, rfc3339, short_ids, span
 from relayq.model.jobs import FINAL, JobRecord, JobState, Outcome, Reason, Spec
 from relayq.model.placement import MEMORY
 from relayq.parsing import size_text
@@ -33,12 +33,28 @@ def command_of(spec: Spec | None) -> str:
     """Return what a job runs, as it would be typed."""
     if spec is None:
         return "?"
+    if "audio" in spec.payload:
+        from relayq.model import transcripts
+
+        return transcripts.described(spec.payload)
     if "prompt" in spec.payload:
         return str(spec.payload["prompt"])
+    if "inputs" in spec.payload and "output" in spec.payload:
+        return _made_of(spec.payload)
     command = spec.payload.get("cmd", "")
     if isinstance(command, list):
         return scripts.called(command) or shlex.join(str(part) for part in command)
     return str(command) if command else " ".join(f"{k}={v}" for k, v in spec.payload.items())
+
+
+def _made_of(payload: Mapping[str, Any]) -> str:
+    """Return `talk.mov -> talk.mp4 (web)`."""
+    inputs = payload["inputs"]
+    names = [inputs] if isinstance(inputs, str) else inputs
+    of = ", ".join(str(one).rpartition("/")[2] for one in names)
+    output = str(payload.get("target") or payload["output"]).rpartition("/")[2]
+    preset = f" ({payload['preset']})" if payload.get("preset") else ""
+    return f"{of} -> {output}{preset}"
 
 
 def kind_of(record: JobRecord) -> str:
@@ -95,14 +111,17 @@ def print_json(value: Mapping[str, Any]) -> None:
 def as_json(record: JobRecord) -> dict[str, Any]:
     """Return a record as JSON shows it: instants in RFC 3339, UTC."""
     shown = _instants(record.as_dict())
+    if record.progress is not None:
+        shown["progress"]["at"] = rfc3339(record.progress.at)
     if record.spec is not None:
         shown["spec"] = spec_as_json(record.spec)
     return shown
 
 
 def with_remarks(result: JobResult, record: JobRecord | None = None) -> dict[str, Any]:
-    """Return a job as JSON shows it, and what its limits did."""
-    return {**as_json(record or result.record), "remarks": list(result.remarks)}
+    """Return a job as JSON shows it, what its limits did, and what it brought back."""
+    shown = as_json(record or result.record)
+    return {**shown, "remarks": list(result.remarks), "files": files.of_result(result.files)}
 
 
 def tell_remarks(result: JobResult) -> None:
@@ -113,7 +132,7 @@ def tell_remarks(result: JobResult) -> None:
 
 def spec_as_json(spec: Spec) -> dict[str, Any]:
     """Return what was asked for as JSON shows it."""
-    return _instants(asdict(spec))
+    return {**_instants(asdict(spec)), **files.of_spec(spec)}
 
 
 def _instants(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -123,7 +142,7 @@ def _instants(fields: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-JOB_COLUMNS = ("ID", "STATE", "HOST", "KIND", "WHAT", "AGE", "TIME", "NOTE")
+JOB_COLUMNS = ("ID", "STATE", "HOST", "KIND", "WHAT", "AGE", "TIME", "PROGRESS")
 #: What `ps --columns` can show besides.
 MORE_COLUMNS = ("NAME", "GROUP", "LABELS", "META", "PRIO", "ATTEMPT", "SUBMITTER", "COMMAND")
 
@@ -161,7 +180,8 @@ def _run_time(record: JobRecord, now: float) -> str:
     return span((now if record.finished_at is None else record.finished_at) - began)
 
 
-def _note(record: JobRecord, now: float) -> str:
+def _progress(record: JobRecord, now: float) -> str:
+    """Return how far a job is, or why it isn't any farther."""
     match record.state:
         case JobState.FAILED:
             return why_failed(record, None)
@@ -178,10 +198,17 @@ def _note(record: JobRecord, now: float) -> str:
         case JobState.RUNNING if record.cancel_at is not None:
             return "being cancelled"
         case JobState.RUNNING if record.paused is not None:
-            return record.paused
+            return _standing_still(record, record.paused)
+        case JobState.RUNNING if record.progress is not None:
+            return meters.cell(record.progress, now)
         case JobState.LOST:
             return "its host doesn't answer"
     return ""
+
+
+def _standing_still(record: JobRecord, why: str) -> str:
+    fraction = record.progress.fraction if record.progress is not None else None
+    return why if fraction is None else f"{meters.percent(fraction).strip()}  {why}"
 
 
 def _queued_note(record: JobRecord, spec: Spec, now: float) -> str:
@@ -219,7 +246,7 @@ _CELLS: Mapping[str, Callable[[JobRecord, float], str]] = {
     "WHAT": lambda record, now: what_of(record.spec),
     "AGE": lambda record, now: age(now - record.created_at),
     "TIME": _run_time,
-    "NOTE": _note,
+    "PROGRESS": _progress,
     "NAME": lambda record, now: _asked(record, "name"),
     "GROUP": lambda record, now: _asked(record, "group"),
     "LABELS": lambda record, now: _asked(record, "labels"),
@@ -288,7 +315,7 @@ def _what_runs(spec: Spec) -> Iterable[tuple[str, str]]:
     command = spec.payload.get("cmd")
     if "prompt" in spec.payload:
         yield "Prompt", command_of(spec)
-        yield "Agent", ", ".join(_agent_asked(spec))
+        yield "Agent", ", ".join(agentfacts.asked(spec))
     elif not isinstance(command, list):
         yield "Command", command_of(spec)
     elif script := scripts.called(command):
@@ -298,51 +325,13 @@ def _what_runs(spec: Spec) -> Iterable[tuple[str, str]]:
         yield "Program", command_of(spec)
 
 
-def _agent_asked(spec: Spec) -> Iterable[str]:
-    """Say which agent works, and what it may do."""
-    asked = spec.payload
-    yield str(asked.get("agent", "claude"))
-    yield f"permission {asked.get('permission', 'edit')}"
-    for name, what in (("model", "model"), ("max_turns", "turns"), ("budget", "budget $")):
-        if asked.get(name) is not None:
-            yield f"{what} {asked[name]}"
-    if asked.get("tools"):
-        yield f"may use {' '.join(asked['tools'])}"
-    if asked.get("session"):
-        yield f"{'fork of' if asked.get('fork') else 'session'} {asked['session']}"
-    if len(spec.accounts) > 1:
-        yield f"or {', '.join(spec.accounts[1:])}"
-
-
-def _agent_did(record: JobRecord, outcome: Outcome | None) -> Iterable[tuple[str, str]]:
-    """Say what an agent's attempts used, and what it asks."""
-    if record.account:
-        yield "Account", record.account
-    result = outcome.result if outcome is not None else None
-    if isinstance(result, dict) and result.get("session_id"):
-        yield "Session", f"{result['session_id']}, on {record.host} in {result.get('cwd')}"
-    used = used_of(record)
-    if used:
-        yield "Used", used
-    if record.question:
-        yield "Question", record.question
-        choices = enumerate(record.choices, 1)
-        yield "Choices", "\n".join(f"{number} {text}" for number, text in choices)
-
-
-def used_of(record: JobRecord) -> str:
-    """Say what an agent's attempts used, all of them together."""
-    tokens = record.tokens_in + record.tokens_out
-    parts = [f"{tokens:,} tokens"] if tokens else []
-    parts += [dollars(record.cost_usd)] if record.cost_usd else []
-    return ", ".join(parts)
-
-
 def _asked_for(spec: Spec) -> Iterable[tuple[str, str]]:
-    nowhere = "a fresh directory" if "prompt" in spec.payload else "~"
+    is_fresh = "prompt" in spec.payload or spec.files_in or spec.files_out
+    nowhere = "a fresh directory" if is_fresh else "~"
     yield "Cwd", str(spec.payload.get("cwd") or nowhere)
     if env := spec.payload.get("env"):
         yield "Env", ", ".join(env)
+    yield from files.asked(spec)
     yield "Limits", _limits(spec)
     if spec.due_at is not None:
         yield "Due", instant(spec.due_at)
@@ -394,7 +383,7 @@ def _details(record: JobRecord, outcome: Outcome | None, now: float) -> Iterable
         if asked := _restrictions(spec):
             yield "Asked", ", ".join(asked)
         yield from _asked_for(spec)
-    yield from _agent_did(record, outcome)
+    yield from agentfacts.did(record, outcome)
     if record.state is JobState.FAILED:
         yield "Failed", why_failed(record, outcome)
     elif record.state is JobState.SCHEDULED and record.attempt:
@@ -406,6 +395,8 @@ def _details(record: JobRecord, outcome: Outcome | None, now: float) -> Iterable
         yield "Paused", _paused(record, now)
     elif record.pause_at is not None:
         yield "Paused", f"asked for {age(now - record.pause_at)} ago; its host hasn't obeyed yet"
+    if record.progress is not None:
+        yield "Progress", meters.described(record.progress, now)
     if record.exit_code is not None:
         yield "Exit", str(record.exit_code)
     if record.signal is not None:
@@ -414,6 +405,7 @@ def _details(record: JobRecord, outcome: Outcome | None, now: float) -> Iterable
         yield "Output", _output(outcome)
         if outcome.remarks:
             yield "Limited", "\n".join(outcome.remarks)
+        yield from files.brought(outcome, record.host)
     yield "Times", _times(record, now)
     yield "Submitted", spec.submitter if spec is not None else "?"
     if record.note:
@@ -482,7 +474,8 @@ def _times(record: JobRecord, now: float) -> str:
 
 def _next(record: JobRecord) -> list[str]:
     if record.state.is_final:
-        return ["logs", "retry"]
+        gets = ["get"] if record.spec is not None and record.spec.files_out else []
+        return [*gets, "logs", "retry"]
     if record.question:
         return ["answer", "logs", "cancel"]
     if record.state is JobState.NEEDS_HUMAN:

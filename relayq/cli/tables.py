@@ -20,13 +20,14 @@ _WIDEST = 60
 #: Columns that are cut when the room is short, and down to what. A host's state has its reason.
 _GIVING_WAY = {
     "STATE": 32,
-    **dict.fromkeys(("WHAT", "NOTE", "TYPE", "NAME", "META", "LABELS", "GROUP", "SUBMITTER"), 12),
+    **dict.fromkeys(("WHAT", "TYPE", "NAME", "META", "LABELS", "GROUP", "SUBMITTER"), 12),
     **dict.fromkeys(("LAST LINE", "CAN"), 12),
+    "PROGRESS": 19,
 }
 #: Columns that a narrow terminal does without, the first one first; never the first of a table.
 _DISPENSABLE = (
-    *("KIND", "LOAD", "NOTE", "TYPE", "ON", "CPU", "SEEN", "AGE", "DONE/FAIL 24h", "CAN"),
-    *("TIME", "HOST"),
+    *("KIND", "LOAD", "TYPE", "ON", "CPU", "SEEN", "AGE", "DONE/FAIL 24h", "CAN"),
+    *("TIME", "PROGRESS", "HOST"),
 )
 _COLOURS = {
     "running": "cyan",
@@ -76,7 +77,7 @@ def laid_out(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int |
     """Return coloured lines, none wider than `width`."""
     cells = [list(columns), *([inert(cell) for cell in row] for row in rows)]
     if width is None:
-        cells = [[_cut(cell, _WIDEST) for cell in row] for row in cells]
+        cells = [[cut(cell, _WIDEST) for cell in row] for row in cells]
         return _lines(columns, cells, _widths(cells))
     kept = [i for i, _ in enumerate(columns) if not _is_monotonous(columns, cells, i)]
     for name in _DISPENSABLE:
@@ -86,8 +87,8 @@ def laid_out(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int |
     headings = [columns[i] for i in kept]
     cells = [[row[i] for i in kept] for row in cells]
     widths = _fitted(headings, _widths(cells), width)
-    cut = [[_cut(c, w) for c, w in zip(row, widths, strict=True)] for row in cells]
-    return _lines(headings, cut, widths)
+    fitting = [[cut(c, w) for c, w in zip(row, widths, strict=True)] for row in cells]
+    return _lines(headings, fitting, widths)
 
 
 def _is_monotonous(columns: Sequence[str], cells: Sequence[Sequence[str]], i: int) -> bool:
@@ -140,7 +141,8 @@ def _widths(cells: Sequence[Sequence[str]]) -> list[int]:
     return [max(map(width_of, column)) for column in zip(*cells, strict=True)]
 
 
-def _cut(cell: str, width: int) -> str:
+def cut(cell: str, width: int) -> str:
+    """Return a text no wider than that, with a mark where it goes on."""
     if len(cell) * 2 <= width or width_of(cell) <= width:
         return cell
     mark = ellipsis()

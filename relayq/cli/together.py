@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from queue import Queue
 from typing import TYPE_CHECKING
 
-from relayq.cli import show
+from relayq.cli import live, show
 from relayq.cli.logs import print_piece
 from relayq.cli.output import told_as_gap, write
 from relayq.cli.texts import number_of
@@ -36,7 +36,8 @@ _Piece = tuple["JobResult", Frame | RelayqError | None]
 class Lines:
     """Writes whole lines, each with its job's id before it."""
 
-    def __init__(self, *, prefixed: bool) -> None:
+    def __init__(self, *, prefixed: bool, to: Callable[[list[Frame]], None] = write) -> None:
+        self._to = to
         self._prefixed = prefixed
         self._begun: dict[tuple[str, int], bytes] = {}
 
@@ -59,7 +60,7 @@ class Lines:
         prefix = f"{id} | ".encode() if self._prefixed else b""
         data = b"".join(prefix + line + b"\n" for line in lines)
         if data:
-            write([Frame(channel, 0.0, data)])
+            self._to([Frame(channel, 0.0, data)])
 
 
 def follow(
@@ -76,16 +77,19 @@ def follow(
             f"{number_of(len(going), 'job')} go on; at most {_MOST} can be followed at once",
             hint="name fewer jobs, or look at them by turns: relayq ps --watch",
         )
-    lines = Lines(prefixed=not quiet)
     code = 0
-    for result, piece in _pieces(relay, ended, going, read):
-        if isinstance(piece, Frame) and as_json:
-            print_piece(result, piece)
-        elif isinstance(piece, Frame):
-            lines.write(result, piece)
-        else:
-            lines.end(result)
-            code = code if piece is None else max(code, _tell(result, piece))
+    with live.watching(relay, [one.id for one in going], quiet=quiet or as_json) as meter:
+        lines = Lines(prefixed=not quiet, to=meter.around(write))
+        for result, piece in _pieces(relay, ended, going, read):
+            if isinstance(piece, Frame) and as_json:
+                print_piece(result, piece)
+            elif isinstance(piece, Frame):
+                lines.write(result, piece)
+            else:
+                lines.end(result)
+                if piece is not None:
+                    with meter.aside():
+                        code = max(code, _tell(result, piece))
     return code
 
 

@@ -18,6 +18,7 @@ from relayq.client import Relay
 from relayq.config import Config
 from relayq.doctor import broker, fleet, machine, managers
 from relayq.doctor.echo import examine_hosts_by_jobs
+from relayq.doctor.files import examine_files
 from relayq.doctor.findings import Finding, Level, ok, problem, warning
 from relayq.embedded.probes import machine_answers, redis_log
 from relayq.errors import BrokerUnavailable, RelayqError
@@ -121,6 +122,8 @@ def _examine_fleet(this: Examination) -> Iterator[Finding]:
         this.where, server, store.seen_run_id(), ended_by=_ends(this)
     )
     yield from key_findings
+    if not any(finding.level is Level.PROBLEM for finding in key_findings):
+        yield from examine_files(this.config, store, this.here)
 
 
 def _url(this: Examination) -> str | None:

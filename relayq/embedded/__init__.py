@@ -1,4 +1,4 @@
-"""The private broker and worker of a machine without configuration."""
+"""The private broker and worker of a machine without configuration, and the file service."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from relayq.embedded.broker import (
     BrokerFacts,
     Wishes,
     become_broker,
+    broker_address,
     broker_folder,
     broker_url,
     is_dead,
@@ -19,11 +20,21 @@ from relayq.embedded.broker import (
     wanted_fsync,
     wanted_port,
 )
+from relayq.embedded.files import (
+    are_files_wanted,
+    can_serve_files,
+    files_folder,
+    files_pid,
+    files_place,
+    remember_files,
+    start_files,
+    stop_files,
+)
 from relayq.embedded.keeper import Keeper
 from relayq.embedded.processes import locked
 from relayq.embedded.restoring import restore_broker
 from relayq.embedded.server import find_redis_server
-from relayq.embedded.sockets import check_free
+from relayq.embedded.sockets import check_free, check_listen
 from relayq.embedded.worker import (
     DRAIN,
     HAND_BACK,
@@ -43,20 +54,30 @@ __all__ = [
     "BrokerFacts",
     "Keeper",
     "Wishes",
+    "are_files_wanted",
     "ask_to_stop",
     "asked_stop",
     "become_broker",
+    "broker_address",
     "broker_folder",
     "broker_url",
+    "can_serve_files",
     "check_free",
+    "check_listen",
     "ensure",
+    "files_folder",
+    "files_pid",
+    "files_place",
     "find_redis_server",
     "is_dead",
+    "remember_files",
     "restore_broker",
     "running_broker",
     "start_broker",
+    "start_files",
     "start_worker",
     "stop_broker",
+    "stop_files",
     "stop_worker",
     "wanted_ballast",
     "wanted_fsync",
@@ -80,6 +101,7 @@ def _start_missing(config: Config, say: Callable[[str], None]) -> BrokerFacts:
     if facts is None:
         facts = start_broker(config)
         started.append("a private broker")
+        start_files(config, wait=False)
     if worker_pid(config) is None:
         launch_worker(config)
         started.append("a worker")

@@ -199,6 +199,22 @@ def broker_url(config: Config) -> str | None:
     return _url(remembered.port, password) if remembered and password else None
 
 
+def broker_address(config: Config) -> str:
+    """Return the address of this machine at which others find the broker, if it is here.
+
+    That is what the private one listens on, or a configured one's where this machine has it.
+    """
+    if not config.broker.is_configured:
+        broker = _recall(broker_folder(config))
+        return broker.listen if broker is not None else "127.0.0.1"
+    try:
+        check_listen(config.broker.host)
+        check_free(config.broker.host, 0)
+    except RelayqError:
+        return "127.0.0.1"
+    return config.broker.host
+
+
 def running_broker(config: Config) -> BrokerFacts | None:
     """Return the broker's facts if it answers now and is the one that was started here."""
     folder = broker_folder(config)

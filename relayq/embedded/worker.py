@@ -89,7 +89,7 @@ def launch_worker(config: Config) -> int:
     home = Path.home() if Path.home().is_dir() else Path("/")
     # -P: a file random.py in the home directory is no module of ours.
     argv = [sys.executable, "-P", "-m", "relayq", "worker", "start"]
-    pid = detach(argv, env=_worker_env(config), cwd=home, log=log)
+    pid = detach(argv, env=own_environment(config), cwd=home, log=log)
     if not wait_for(lambda: worker_pid(config) or is_gone(pid), START_LIMIT):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
@@ -99,7 +99,7 @@ def launch_worker(config: Config) -> int:
     return started
 
 
-def _worker_env(config: Config) -> dict[str, str]:
+def own_environment(config: Config) -> dict[str, str]:
     """Return our environment without what belongs to a job that we may be part of."""
     env = {
         name: value

@@ -18,9 +18,12 @@ from relayq import clock
 from relayq.config import Config
 from relayq.dispatch import TEMPLATE
 from relayq.errors import BrokerUnavailable, RelayqError
-from relayq.host import attempts, reports
+from relayq.host import attempts, reports, returned
 from relayq.host.attempts import ClaimNote
+from relayq.host.cargo import Cargo
 from relayq.host.process import ExitRecord, Shim
+from relayq.host.returned import Returned
+from relayq.host.stages import AWAY
 from relayq.kinds import Ended, Verdict, find
 from relayq.model.accounts import AccountPause, Usage
 from relayq.model.jobs import JobState, Outcome, Reason, Spec, Token
@@ -39,6 +42,8 @@ INLINE = 64 * 1024
 HAND_BACK = "hand_back"
 #: Ends that say by themselves what they mean.
 _LIMITS = frozenset({Reason.TIMEOUT, Reason.OOM, Reason.OUTPUT})
+#: Why a process didn't start, but for what its job asks for.
+_UNSTARTED = {"host": Reason.HOST, "files": Reason.FILES, AWAY: Reason.FILES}
 _NAMED = {"memory": "memory", "processes": "process"}
 #: How often the head of an output is brought to the broker.
 _HEAD_EVERY = 1.0
@@ -65,7 +70,8 @@ class Attempt:
     """An attempt that this worker answers for until its outcome is delivered.
 
     `phase` is "claimed" until its process may start; `is_stale` once its lease moved on; `pause`
-    says why its processes stand still, and is empty while they run.
+    says why its processes stand still, and is empty while they run. Files of a job that `has_files`
+    travel with it.
     """
 
     token: Token
@@ -75,6 +81,7 @@ class Attempt:
     shim: Shim | None = None
     is_stale: bool = False
     is_fed: bool = False
+    has_files: bool = False
     pause: str = ""
     is_adopted: bool = False
     log_sent: int = 0
@@ -95,7 +102,7 @@ def judge(attempt: Attempt, record: ExitRecord, signer: Signer) -> Verdict:
     if record.status == "unstarted":
         if record.reason == "cancel":
             return Verdict(JobState.CANCELLED, Reason.USER)
-        reason = Reason.HOST if record.reason == Reason.HOST else Reason.SPAWN
+        reason = _UNSTARTED.get(record.reason, Reason.SPAWN)
         return Verdict(JobState.FAILED, reason, error=record.error)
     report = reports.read(attempt.directory)
     if report is None and record.reason == "cancel":
@@ -116,7 +123,8 @@ def judge(attempt: Attempt, record: ExitRecord, signer: Signer) -> Verdict:
             jitter=random.random(),
         )
     )
-    return _overruled(verdict, record)
+    verdict = _overruled(verdict, record)
+    return returned.judged(attempt.directory, verdict) if attempt.has_files else verdict
 
 
 def _overruled(verdict: Verdict, record: ExitRecord) -> Verdict:
@@ -184,9 +192,12 @@ def _session(attempt: Attempt, verdict: Verdict) -> Session | None:
 class Delivery:
     """Brings outcomes and logs of this host's attempts to the broker."""
 
-    def __init__(self, store: Store, signer: Signer, host: str, config: Config) -> None:
+    def __init__(
+        self, store: Store, signer: Signer, host: str, config: Config, cargo: Cargo
+    ) -> None:
         self._store = store
         self._signer = signer
+        self._cargo = cargo
         self._host = host
         self._room = config.defaults.max_log // 2
         self._crash_limit = config.retry.crash_limit
@@ -242,6 +253,9 @@ class Delivery:
         if again.follows:
             verdict = replace(verdict, state=JobState.SCHEDULED)
         outcome = self._outcome(attempt, verdict, record)
+        brought = self._bring(attempt)
+        if brought is not None:
+            outcome = replace(outcome, files=tuple(one.as_dict() for one in brought.files))
         if not outcome.is_whole:
             self._send_rest(attempt)
         word = self._store.leases.finish(
@@ -263,8 +277,20 @@ class Delivery:
         elif word == JobState.SCHEDULED and again.delay is not None:
             self.on_retry(again.delay)
         if attempt.directory.exists():
-            attempts.mark_delivered(attempt.directory, keep=not outcome.is_whole)
+            lies_here = brought is not None and brought.lies_in(attempt.directory)
+            if brought is not None:
+                self._cargo.tidy(attempt.directory, keep=lies_here)
+            keep = lies_here or not outcome.is_whole
+            attempts.mark_delivered(attempt.directory, keep=keep)
         attempt.settled.set()
+
+    def _bring(self, attempt: Attempt) -> Returned | None:
+        """Bring the small result files to the broker; None for a job without files."""
+        if not attempt.has_files:
+            return None
+        brought = returned.read(attempt.directory) or Returned()
+        self._cargo.bring(attempt.token, attempt.directory, brought)
+        return brought
 
     def _give_back(self, attempt: Attempt) -> None:
         word = self._store.leases.release(attempt.token, template=TEMPLATE)
@@ -375,6 +401,9 @@ class Delivery:
         if verdict.state is not JobState.FAILED or is_moot:
             return Again()
         if verdict.reason == Reason.HOST:
+            self._be_wary()
+            return self._again_after_fault(attempt)
+        if record is not None and record.reason == AWAY:
             return self._again_after_fault(attempt)
         spec = self._signer.check_spec(attempt.note.signed, id=attempt.token.id)
         exit_code = record.code if record else None
@@ -384,11 +413,13 @@ class Delivery:
         )
         return Again() if delay is None else Again(delay, "failures")
 
-    def _again_after_fault(self, attempt: Attempt) -> Again:
+    def _be_wary(self) -> None:
         # Else a host with a full disk takes every job of the fleet, and fails it.
         self._faults += 1
         rest = self._after_fault.delay(self._faults, jitter=random.random())
         self.wary_until = clock.boottime() + rest
+
+    def _again_after_fault(self, attempt: Attempt) -> Again:
         delay = delay_after_fault(
             self._after_fault,
             attempt.note.losses + 1,

@@ -7,7 +7,6 @@ import logging
 import os
 import socket
 import threading
-import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,10 @@ import psutil
 
 from relayq import clock, kinds
 from relayq.agents import adapters
-from relayq.config import Config, Entry
+from relayq.config import Config, Entry, install_id
 from relayq.errors import ConfigError
 from relayq.host import credentials, probes
+from relayq.host.engines import weights
 from relayq.host.logins import Logins
 from relayq.model import machines
 from relayq.model.hosts import capabilities_of
@@ -40,14 +40,7 @@ _PASSED_ON_PREFIXES = ("LC_", "XDG_")
 
 def registration(host: str, home: Path) -> Registration:
     """Return who speaks for this host; makes the install's uuid at first use."""
-    path = home / "install"
-    try:
-        install = path.read_text().strip()
-    except FileNotFoundError:
-        home.mkdir(parents=True, exist_ok=True, mode=0o700)
-        install = uuid.uuid4().hex
-        path.write_text(install + "\n")
-    return Registration(host=host, install=install, boot=clock.boot_id())
+    return Registration(host=host, install=install_id(home), boot=clock.boot_id())
 
 
 class Sheet:
@@ -82,7 +75,8 @@ class Sheet:
             self._look()
 
     def _look(self) -> None:
-        seen = probes.fingerprint(os.environ.get("PATH", os.defpath), self._agents)
+        path = os.environ.get("PATH", os.defpath)
+        seen = [*probes.fingerprint(path, self._agents), self._weights()]
         if seen == self._seen and clock.boottime() < self._asked_at + _DAY:
             return
         self._found = probes.examine(self._memory, os.environ, self._agents)
@@ -112,6 +106,10 @@ class Sheet:
         files = [file for one in self._agents if one.name == agent for file in one.login_files]
         return [*files, str(self._config.home / "agents.env")]
 
+    def _weights(self) -> dict[str, list[str]]:
+        """Return the models of speech engines that lie here; a job may have brought another one."""
+        return weights.at_hand(weights.directory(os.environ, str(self._config.home)), os.environ)
+
     def _keys(self) -> frozenset[str]:
         try:
             return frozenset(credentials.read_keys(str(self._config.home / "agents.env")))
@@ -140,7 +138,8 @@ class Sheet:
             keys=keys,
             named=self._config.agents,
         )
-        facts = {**probes.machine(str(self._config.home)), **found, "agents": agents}
+        machine = probes.machine(str(self._config.home))
+        facts = {**machine, **found, "agents": agents, "models": self._weights()}
         weighs = self._config.origins.get("worker.weight", "default") != "default"
         seen = machines.capabilities_in(facts, kinds.names()) | self._models(keys)
         slots = {**machines.resources_in(facts["gpus"]), **worker.resources}
@@ -158,6 +157,8 @@ class Sheet:
             "wake": {"mac": worker.wake.mac, "via": list(worker.wake.via)},
             "prefer_for": list(entry.prefer_for),
             "unfit": dict(self._logins.refused()),
+            "paths": sorted(worker.paths),
+            "install": install_id(self._config.home),
         }
 
 

@@ -9,15 +9,18 @@ from typing import Any
 
 from relayq.agentsections import refusal
 from relayq.config import Config
-from relayq.errors import BadSignature, RelayqError
+from relayq.errors import BadSignature, BrokerUnavailable, RelayqError
 from relayq.host import desk
+from relayq.host.cargo import Cargo, Load
 from relayq.host.delivery import Attempt
+from relayq.host.engines import weights
 from relayq.host.facts import job_environment
 from relayq.host.feed import INPUT
 from relayq.host.process import make_attempt_directory
 from relayq.host.queues import Queues
 from relayq.host.reports import REPORT
 from relayq.kinds import Command, HostFacts, Verdict, find
+from relayq.kinds.transcribe import is_hubs
 from relayq.model.accounts import Quota
 from relayq.model.jobs import JobState, Reason, Spec
 from relayq.signing import Signer, UnknownKey
@@ -45,6 +48,7 @@ class Preparation:
         signer: Signer,
         queues: Queues,
         permit: Path,
+        cargo: Cargo,
     ) -> None:
         self._config = config
         self._host = host
@@ -52,6 +56,7 @@ class Preparation:
         self._signer = signer
         self._queues = queues
         self._permit = permit
+        self._cargo = cargo
 
     def prepare(self, attempt: Attempt, claim: Claim) -> Verdict | None:
         """Write the attempt's directory, or return the verdict on a spec that may not run."""
@@ -64,11 +69,19 @@ class Preparation:
             self._check_private(spec, claim.account)
             answer = self._answer(claim)
             declared = find(spec.kind)
+            scratch = self._cargo.scratch(spec, attempt.directory)
             command = declared.kind.plan(
-                declared.read_payload(spec.payload), self._facts(claim, answer)
+                declared.read_payload(spec.payload), self._facts(claim, answer, scratch)
             )
             if command.feed and self._store.inputs.taken(spec.id):
                 raise RelayqError("its standard input went to an attempt before this one")
+            load = (
+                self._cargo.load(spec, attempt.token, attempt.directory, command.cwd)
+                if scratch
+                else None
+            )
+        except BrokerUnavailable:
+            raise
         except UnknownKey as error:
             return Verdict(JobState.SCHEDULED, Reason.AUTH, error=str(error))
         except _Forged as error:
@@ -82,8 +95,9 @@ class Preparation:
             hint = f" ({error.hint})" if error.hint else ""
             return Verdict(JobState.FAILED, Reason.REFUSED, error=f"{error}{hint}")
         attempt.is_fed = command.feed
+        attempt.has_files = load is not None
         try:
-            self._write(attempt, spec, command)
+            self._write(attempt, spec, command, load)
         except OSError as error:
             # A full disk, for instance: nothing was started, and that is known now.
             return no_room(error)
@@ -112,7 +126,7 @@ class Preparation:
             raise _Forged(str(error)) from error
         return {"text": reply.text, "allow": list(reply.allow)}
 
-    def _facts(self, claim: Claim, answer: dict[str, Any] | None) -> HostFacts:
+    def _facts(self, claim: Claim, answer: dict[str, Any] | None, scratch: str) -> HostFacts:
         return HostFacts(
             name=self._host,
             home=os.path.expanduser("~"),
@@ -121,9 +135,12 @@ class Preparation:
             agents=self._config.agents,
             account=claim.account,
             answer=answer,
+            scratch=scratch,
+            models=weights.directory(os.environ, str(self._config.home)),
+            hub={name: text for name, text in os.environ.items() if is_hubs(name)},
         )
 
-    def _write(self, attempt: Attempt, spec: Spec, command: Command) -> None:
+    def _write(self, attempt: Attempt, spec: Spec, command: Command, load: Load | None) -> None:
         token, directory, config = attempt.token, attempt.directory, self._config
         data = b"" if command.feed else command.stdin
         stdin = None if data is None else str(directory / INPUT)
@@ -149,8 +166,11 @@ class Preparation:
                 "umask": 0o022,
                 "job": token.id,
                 "claim": attempt.note.as_dict(),
+                **({"stage": load.argv} if load else {}),
             },
         )
+        if load is not None:
+            load.write(directory)
         if data is not None:
             (directory / INPUT).write_bytes(data)
 

@@ -30,7 +30,10 @@ _MOST = 200_000
 _NVIDIA = ("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader")
 _DISPLAYS = ("system_profiler", "SPDisplaysDataType", "-json")
 #: A Python module that is a capability, if the worker's own Python has it.
-_MODULES = {"faster_whisper": "transcribe:faster-whisper"}
+_MODULES = {
+    "faster_whisper": "transcribe:faster-whisper",
+    "pocketsphinx": "transcribe:pocketsphinx",
+}
 
 
 def ask(argv: Sequence[str], *, patience: float = PATIENCE) -> str | None:

@@ -21,6 +21,9 @@ log = logging.getLogger(__name__)
 #: How often a file is looked at that somebody follows; first bytes arrive within twice that.
 _LOOK = 0.03
 _FULL_LOOK = 0.01
+#: A job that has been silent for so long is looked at less often: it may be for hours.
+_SILENCE = 2.0
+_QUIET_LOOK = 0.1
 
 
 class Replies:
@@ -80,9 +83,11 @@ class Replies:
         token = attempts.token_of(directory)
         attempt = token.attempt if token else 0
         ended = False
+        wrote_at = clock.boottime()
         while True:
             frames = attempts.read_output(directory, position)
             if frames:
+                wrote_at = clock.boottime()
                 acked = self._send(reply, Piece(attempt, position, frames))
                 position += len(frames)
                 if acked is None or not self._is_in_window(reply, position, acked):
@@ -91,7 +96,8 @@ class Replies:
                 end = Piece(attempt, position, b"", end=position)
                 return self._send(reply, end) is not None
             else:
-                ended = has_ended(_LOOK)
+                is_quiet = clock.boottime() - wrote_at > _SILENCE
+                ended = has_ended(_QUIET_LOOK if is_quiet else _LOOK)
 
     def _is_in_window(self, reply: str, position: int, acked: int | None) -> bool:
         while acked is not None and position - acked > WINDOW:

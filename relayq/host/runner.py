@@ -16,10 +16,12 @@ from relayq import clock
 from relayq.config import Config
 from relayq.dispatch import TEMPLATE
 from relayq.errors import BrokerFull, BrokerUnavailable, RelayqError
-from relayq.host import attempts, cgroups
+from relayq.host import attempts, cgroups, returned
 from relayq.host.attempts import ClaimNote
+from relayq.host.cargo import Cargo
 from relayq.host.delivery import HAND_BACK, Attempt, Delivery, judge
 from relayq.host.desk import Desk
+from relayq.host.gauges import Gauge
 from relayq.host.inputs import Inputs
 from relayq.host.preparation import Preparation, no_room, quotas_of
 from relayq.host.process import ExitRecord, ForkServer, Shim, sweep
@@ -76,14 +78,17 @@ class Runner:
         self.on_doubt: Callable[[], None] = lambda: None
         #: Called when a job has begun to ask something.
         self.on_asked: Callable[[], None] = lambda: None
-        self.delivery = Delivery(store, signer, who.host, config)
+        self._cargo = Cargo(config, store, signer)
+        self.delivery = Delivery(store, signer, who.host, config, self._cargo)
         self.desk = Desk(store, signer)
         self._replies = Replies(store)
         self._inputs = Inputs(store)
         self._store = store
         self._signer = signer
         self._forks = forks
-        self._preparation = Preparation(config, who.host, store, signer, self.queues, permit)
+        self._preparation = Preparation(
+            config, who.host, store, signer, self.queues, permit, self._cargo
+        )
         self._attempts: dict[Token, Attempt] = {}
         self._lock = threading.Lock()
         #: Held from a claim until its attempt is known here, and while the host registers: what
@@ -280,12 +285,17 @@ class Runner:
         shim = attempt.shim
         if shim is None:
             raise RuntimeError("an attempt without a shim can't be followed")
+        gauge = Gauge(self._store, attempt)
+        supply = self._cargo.supply(attempt.directory) if attempt.has_files else None
         while not shim.wait(_LOOK):
             if self.leaving.is_set():
                 return
             self.delivery.send_head(attempt)
             if self.desk.is_new(attempt):
                 self.on_asked()
+            gauge.look()
+            if supply is not None:
+                supply.look()
         self._settle(attempt, shim.exit_record())
 
     def _settle(self, attempt: Attempt, record: ExitRecord | None) -> None:
@@ -375,6 +385,7 @@ class Runner:
                 continue
             attempt = Attempt(token, note, directory, phase="started", shim=Shim(directory))
             attempt.is_adopted = True
+            attempt.has_files = returned.has_files(directory)
             if attempts.is_frozen(directory):
                 attempt.pause = "paused under the worker before this one"
             self._attempts[token] = attempt

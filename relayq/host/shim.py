@@ -14,6 +14,7 @@ import select
 import signal
 from contextlib import suppress
 from enum import Enum, auto
+from functools import partial
 from time import monotonic
 
 from relayq import clock
@@ -122,10 +123,14 @@ def _attend(directory: str, reports: int, wake: tuple[int, int], boot: str) -> N
         return
     _tell(reports, READY)
     try:
-        attempt = Attempt(
-            directory, command, output, reserved=reserved, lock=lock, boot=boot, wake=wake[0]
-        )
-        _settle(directory, reserved, attempt.run())
+        begin = partial(Attempt, directory, reserved=reserved, lock=lock, boot=boot, wake=wake[0])
+        if "stage" in command:
+            from relayq.host import stages  # no job without files pays for it
+
+            record = stages.run(directory, command, output, begin)
+        else:
+            record = begin(command, output).run()
+        _settle(directory, reserved, record)
     except BaseException:
         import traceback  # half a megabyte, hopefully for nothing
 

@@ -1,8 +1,9 @@
 """What can be run, declared: a kind says what a job's payload is and which process it becomes.
 
-A kind knows no Redis, no Celery and no subprocess: `plan` says which process to start, `progress`
-reads a line of it, `interpret` turns its end into a verdict. So every kind runs, streams and is
-killed the same way, and a new worker process can take over in the middle.
+A kind knows no Redis, no Celery and no subprocess: `plan` says which process to start,
+`interpret` turns its end into a verdict. So every kind runs, streams and is killed the same way,
+and a new worker process can take over in the middle. How far it is, the process itself says
+(`relayq.host.progress`).
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ class HostFacts:
 
     `state_dir` is where what outlives a job may be kept, `agents` the host's configuration of its
     agents. `account` is the one that the claim gave, `<agent>/<name>`; `answer` is what a person
-    answered to the question of the attempt before: `text`, and `allow`, a list.
+    answered to the question of the attempt before: `text`, and `allow`, a list. `scratch` is the
+    directory for a job that files travel with and that names none; "" for one without files.
+    `models` is where the models of speech engines are kept, `hub` the variables for their hub.
     """
 
     name: str
@@ -33,14 +36,18 @@ class HostFacts:
     agents: Mapping[str, Any] = field(default_factory=dict)
     account: str = ""
     answer: Mapping[str, Any] | None = None
+    scratch: str = ""
+    models: str = ""
+    hub: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
     """A process to start: `env` is added to the host's own, `stdin` is fed to it whole.
 
-    With `feed`, its standard input comes from its submitter while it runs; with `tty` it has a
-    terminal for its standard streams, too.
+    The files that travel with the job have their places relative to `cwd`. With `feed`, its
+    standard input comes from its submitter while it runs; with `tty` it has a terminal for its
+    standard streams, too.
     """
 
     argv: tuple[str, ...]
@@ -99,24 +106,13 @@ class Verdict:
     usage: Mapping[str, Any] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a job is: a fraction in [0, 1] and a word on it."""
-
-    fraction: float
-    text: str = ""
-
-
 class Kind(Protocol):
-    """The three functions that make a kind, and its payload's dataclass."""
+    """The two functions that make a kind, and its payload's dataclass."""
 
     Payload: type[Any]
 
     def plan(self, payload: Any, host: HostFacts) -> Command:
         """Return the process to start."""
-
-    def progress(self, line: str) -> Progress | None:
-        """Return what one line of output says of the progress, if it does."""
 
     def interpret(self, ended: Ended) -> Verdict:
         """Return what the process's end means."""
@@ -156,6 +152,8 @@ _BUILT_IN = {
     "run_command": "relayq.kinds.command",
     "run_agent": "relayq.kinds.agent",
     "run_claude": "relayq.kinds.agent",
+    "transcode": "relayq.kinds.transcode",
+    "transcribe": "relayq.kinds.transcribe",
 }
 _declared: dict[str, Declared] = {}
 

@@ -17,7 +17,8 @@ from relayq.agents import adapters, invocation, policy
 from relayq.agents.answers import Answer, ErrorClass, Status
 from relayq.agents.order import PERMISSIONS, Limits, Order, Reply
 from relayq.errors import RelayqError
-from relayq.kinds import Command, Ended, HostFacts, Progress, Verdict, kind
+from relayq.kinds import Command, Ended, HostFacts, Verdict, kind
+from relayq.kinds.command import expand
 from relayq.model.jobs import Reason
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -149,13 +150,9 @@ class RunAgent:
         )
         return Command(
             argv=(sys.executable, "-I", "-c", code),
-            cwd=host.home,
+            cwd=expand(payload.cwd, host.home, host.scratch) if host.scratch else host.home,
             stdin=json.dumps(order.as_dict()).encode(),
         )
-
-    def progress(self, line: str) -> Progress | None:
-        """Return None: agents don't know how far they are."""
-        return None
 
     def interpret(self, ended: Ended) -> Verdict:
         """Return what the runner's report leads to, whatever its exit code was."""
@@ -223,11 +220,14 @@ def order_of(payload: AgentPayload, host: HostFacts) -> Order:
     changes = {key: value for key, value in raw.items() if key not in _HOSTS_OWN}
     table = adapters.load({agent: changes} if changes else {})
     adapter = _of_account(adapters.known(agent, table), name, own)
+    if host.scratch and payload.cwd is None and (payload.session or payload.continue_):
+        # Only its runner knows where the session lives, too late for the files.
+        raise RelayqError("files for an agent's session need its directory: name it (cwd)")
     order = Order(
         agent=agent,
         adapter=adapter.as_dict(),
         prompt=payload.prompt,
-        cwd=payload.cwd,
+        cwd=payload.cwd or host.scratch or None,
         model=payload.model,
         permission=payload.permission,
         session=LATEST if payload.continue_ else payload.session,

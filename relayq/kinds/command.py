@@ -6,7 +6,7 @@ import os.path
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from relayq.kinds import Command, Ended, HostFacts, Progress, Verdict, kind
+from relayq.kinds import Command, Ended, HostFacts, Verdict, kind
 from relayq.model.jobs import JobState, Reason
 
 
@@ -14,10 +14,10 @@ from relayq.model.jobs import JobState, Reason
 class CommandPayload:
     """`cmd` as text is a line for `sh -c`; as a list it is a program and its arguments, no shell.
 
-    `cwd` is a directory on the host (`~` is the worker's home, which is also the default), `env`
-    is added to the environment, `stdin` is text for the standard input. With `feed`, standard input
-    is what `JobResult.feed` sends; such a job has one attempt only. `tty` gives it a terminal,
-    whose one stream is its standard output.
+    `cwd` is a directory on the host (`~` is the worker's home, which is also the default; that of a
+    job with files is a fresh scratch directory). `env` is added to the environment, `stdin` is text
+    for the standard input. With `feed`, standard input is what `JobResult.feed` sends; such a job
+    has one attempt only. `tty` gives it a terminal, whose one stream is its standard output.
     """
 
     cmd: str | list[str]
@@ -59,16 +59,12 @@ class RunCommand:
         )
         return Command(
             argv=argv,
-            cwd=expand(payload.cwd, host.home),
+            cwd=expand(payload.cwd, host.home, host.scratch),
             env=payload.env,
             stdin=None if payload.stdin is None else payload.stdin.encode(),
             feed=payload.feed or payload.tty,
             tty=payload.tty,
         )
-
-    def progress(self, line: str) -> Progress | None:
-        """Return None: a plain command doesn't say."""
-        return None
 
     def interpret(self, ended: Ended) -> Verdict:
         """Return success for exit code 0, else failure; nothing else is judged."""
@@ -77,8 +73,13 @@ class RunCommand:
         return Verdict(JobState.FAILED, ended.reason, error=ended.error)
 
 
-def expand(cwd: str | None, home: str) -> str:
-    """Return a directory on the host: `~` and relative paths start at the worker's home."""
+def expand(cwd: str | None, home: str, scratch: str = "") -> str:
+    """Return a directory on the host: `~` and relative paths start at the worker's home.
+
+    Without one it is the scratch directory, if there is one.
+    """
+    if cwd is None and scratch:
+        return scratch
     if cwd is None or cwd == "~":
         return home
     return os.path.join(home, cwd[2:] if cwd.startswith("~/") else cwd)

@@ -394,6 +394,8 @@ def in_words(record: JobRecord, outcome: Outcome | None, span: Span) -> str:
             return f"it couldn't be started: {error or 'its host said no more'}"
         case Reason.HOST:
             return f"its host couldn't start it: {error or 'it said no more'}"
+        case Reason.FILES:
+            return f"its files aren't all there: {error or 'its host said no more'}"
     return f"{record.reason}{error and f': {error}'}"
 
 

@@ -89,6 +89,11 @@ class Host:
         return f"online {'busy' if self.active else 'idle'}", ""
 
     @property
+    def takes_work(self) -> bool:
+        """Whether it would take a job once it has room: neither away, drained nor paused."""
+        return self.standing[0].startswith("online")
+
+    @property
     def can_be_woken(self) -> bool:
         """Whether its worker said by which address."""
         wake = self.facts.get("wake")

@@ -15,6 +15,7 @@ from typing import Any
 
 from relayq.errors import RelayqError
 from relayq.model.placement import KIND, UNIVERSAL, Constraints, constraints_of, queue_of
+from relayq.model.progress import Progress
 
 #: Crockford's base32: no I, L, O, U, so that an id survives being read aloud.
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -116,6 +117,7 @@ class Reason(StrEnum):
     HOST = "host"  #: its host couldn't start it: no room on its disk, no process to be had
     OOM = "oom"  #: it needed more memory than its limit
     OUTPUT = "output"  #: it wrote more than its limit
+    FILES = "files"  #: a file that it was to take along or bring back isn't there
     QUOTA = "quota"
     AUTH = "auth"
 
@@ -145,7 +147,10 @@ def normal_id(text: str) -> str:
 
 
 #: Fields of a spec that JSON has as lists.
-_LISTS = ("after", "labels", "backoff", "retry_on", "on", "needs", "excluded", "accounts")
+_LISTS = (
+    *("after", "labels", "backoff", "retry_on", "on", "needs", "excluded", "accounts"),
+    *("files_in", "files_out"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +166,7 @@ class Spec:
     host that it would rather have, `prefer`, or for the one that the `strategy` chose; `with_job`
     is the job whose host it shares. It fails if no host has taken it `expires` seconds after its
     submit. `accounts` are those that a job of an agent may use (`claude/default`), the first choice
-    first.
+    first. `files_in` and `files_out` are the files that travel with it (model/files.py).
 
     `after` are ids of jobs that must have succeeded first. `retries` counts further attempts after
     one that failed by a cause of `retry_on`, after delays that grow within `backoff`
@@ -204,6 +209,8 @@ class Spec:
     with_job: str | None = None
     expires: float | None = None
     accounts: tuple[str, ...] = ()
+    files_in: tuple[Mapping[str, Any], ...] = ()
+    files_out: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def constraints(self) -> Constraints:
@@ -273,16 +280,7 @@ class Spec:
         for name, value in kept.items():
             if type(value) not in allowed[name]:
                 raise ValueError(f"a spec's {name} can't be {value!r:.40}")
-        for name in (
-            "after",
-            "labels",
-            "backoff",
-            "retry_on",
-            "on",
-            "needs",
-            "excluded",
-            "accounts",
-        ):
+        for name in _LISTS:
             if name in kept:
                 kept[name] = tuple(kept[name])
         return cls(**kept)
@@ -339,7 +337,8 @@ class JobRecord:
     nor reported it gone.
     `account` is what its last attempt used of an agent; `cost_usd` and the tokens are sums over all
     attempts. A job that waits for a person's word says `question`, with `choices`, since
-    `asked_at`; `asks` is the id of a question that it asks while it runs.
+    `asked_at`; `asks` is the id of a question that it asks while it runs. `progress` is what a
+    running one said last of how far it is.
     At `overflow_at` a queued job leaves the queue of the host that it prefers; at `expires_at` it
     fails if nobody has taken it.
     """
@@ -380,6 +379,7 @@ class JobRecord:
     choices: tuple[str, ...] = ()
     asked_at: float | None = None
     asks: str | None = None
+    progress: Progress | None = None
 
     @property
     def duration(self) -> float | None:
@@ -406,6 +406,7 @@ class JobRecord:
         kept["state"] = self.state.value
         kept["duration"] = self.duration
         kept["spec"] = None if self.spec is None else asdict(self.spec)
+        kept["progress"] = None if self.progress is None else asdict(self.progress)
         return kept
 
 
@@ -416,6 +417,7 @@ class Outcome:
     `output` holds the frames of the whole output when it is small (`is_whole`), else nothing;
     `output_bytes` is the size of the output on the worker's disk, `dropped_bytes` what a full
     disk cost. `result` is what the kind returns. `remarks` say what its limits did besides.
+    `files` are those that it brought back (`Kept` of model/files.py).
     """
 
     id: str
@@ -433,6 +435,7 @@ class Outcome:
     dropped_bytes: int = 0
     run_time: float = 0.0
     remarks: tuple[str, ...] = ()
+    files: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def is_whole(self) -> bool:

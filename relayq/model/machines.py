@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from relayq.model.transcripts import WHISPERS
+
 
 @dataclass(frozen=True, slots=True)
 class Tool:
@@ -53,9 +55,8 @@ TOOLS = (
 STUBS = frozenset("git make gcc clang python3 swift xcodebuild java".split())
 #: A capability that several tools give, each in its own way.
 _MEANS = {
-    "whisper": ("whisper", "transcribe:openai-whisper"),
-    "whisper-cli": ("whisper", "transcribe:whisper.cpp"),
-    "mlx_whisper": ("whisper", "transcribe:mlx-whisper"),
+    "whisper-cli": ("transcribe:whisper.cpp",),
+    "mlx_whisper": ("whisper",),
     "xcodebuild": ("xcode",),
 }
 #: The slots that graphics are. A render node only encodes video; what asks for a GPU computes.
@@ -174,7 +175,10 @@ def capabilities_in(found: Mapping[str, Any], kinds: Iterable[str] = ()) -> set[
         is_fit = facts.get("logged_in") is not False and not facts.get("too_old")
         words |= {f"agent:{agent}"} if is_fit else set()
     words |= set(found.get("modules", ()))
-    words |= {"whisper"} if any(word.startswith("transcribe:") for word in words) else set()
+    if any(f"transcribe:{engine}" in words for engine in WHISPERS):
+        words |= {"whisper", "transcribe"}
+    for models in found.get("models", {}).values():
+        words |= {f"model:{model.lower()}" for model in models}
     for card in found.get("gpus", ()):
         words |= {str(card["sort"])} | ({"gpu"} if card["sort"] in _COMPUTE else set())
     return words - {""}

@@ -102,8 +102,7 @@ class HostFacts:
 def facts_of(host: Host) -> HostFacts:
     """Return what placement asks of a host, as its worker last reported it."""
     load = (host.active + host.queued) / max(1, host.slots)
-    takes_work = host.standing[0].startswith("online")
-    return HostFacts.read(host.name, host.facts, load=load, is_available=takes_work)
+    return HostFacts.read(host.name, host.facts, load=load, is_available=host.takes_work)
 
 
 def own_names(constraints: Constraints, hosts: Sequence[HostFacts]) -> Constraints:

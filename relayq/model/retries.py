@@ -32,6 +32,7 @@ CAUSES: Mapping[str, frozenset[str]] = {
             Reason.TIMEOUT,
             Reason.OUTPUT,
             Reason.SPAWN,
+            Reason.FILES,
         }
     ),
 }

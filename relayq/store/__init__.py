@@ -1,10 +1,10 @@
 """The truth in Redis: records, leases, hosts, logs, inputs. The only Redis code.
 
 `Store` is one data set reached over one connection pool; its parts are `jobs`, `leases`, `hosts`,
-`logs`, `inputs`, `lookup`, `events` (the audit trail), `pauses`, `accounts`, `sessions` and
-`questions` (of agents), `sweep` (mending), `places` (what is around a job) and `server` (Redis
-itself), each loaded when it is first used: a command that submits needs the first only. Every
-method raises `BrokerUnavailable` when Redis can't be reached.
+`logs`, `inputs`, `lookup`, `events` (the audit trail), `pauses`, `progress`, `accounts`, `sessions`
+and `questions` (of agents), `artifacts` (files of jobs), `sweep` (mending), `places` (what is
+around a job) and `server` (Redis itself), each loaded when it is first used: a command that submits
+needs the first only. Every method raises `BrokerUnavailable` when Redis can't be reached.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import redis
 
     from relayq.store.accounts import Accounts
+    from relayq.store.artifacts import ArtifactStore
     from relayq.store.events import Events
     from relayq.store.hosts import Hosts
     from relayq.store.inputs import Inputs
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from relayq.store.logs import Logs
     from relayq.store.lookup import Lookup
     from relayq.store.pauses import Pauses
+    from relayq.store.progress import ProgressNotes
     from relayq.store.questions import Questions
     from relayq.store.server import ServerFacts
     from relayq.store.sessions import Sessions
@@ -150,11 +152,25 @@ class Store:
         return Pauses(self._scripts)
 
     @cached_property
+    def progress(self) -> ProgressNotes:
+        """How far running jobs say they are."""
+        from relayq.store.progress import ProgressNotes
+
+        return ProgressNotes(self.connection, self.keys, self._scripts)
+
+    @cached_property
     def accounts(self) -> Accounts:
         """Accounts of agents."""
         from relayq.store.accounts import Accounts
 
         return Accounts(self.connection, self.keys, self._scripts)
+
+    @cached_property
+    def artifacts(self) -> ArtifactStore:
+        """Files of jobs."""
+        from relayq.store.artifacts import ArtifactStore
+
+        return ArtifactStore(self.connection, self.keys, self._scripts)
 
     @cached_property
     def sessions(self) -> Sessions:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from relayq.errors import AmbiguousId, NoSuchJob, RelayqError
 from relayq.model.jobs import FINAL, MOVES, JobRecord, JobState, Spec, normal_id
 from relayq.model.placement import queue_of
+from relayq.model.progress import Progress
 from relayq.store.keys import Keys
 from relayq.store.scripts import Scripts, broker_errors
 
@@ -409,6 +410,7 @@ def _record(id: str, raw: Mapping[bytes, bytes], signed: bytes | None) -> JobRec
         may_run="orphan" in fields,
         overflow_at=number("widens"),
         expires_at=number("expires"),
+        progress=noted_in(fields),
         **_agents_part(fields),
     )
 
@@ -425,6 +427,15 @@ def _agents_part(fields: Mapping[str, str]) -> dict[str, Any]:
         choices = json.loads(fields.get("choices") or "[]")
         found |= {"choices": tuple(choices), "asked_at": float(fields["asked_at"])}
     return found
+
+
+def noted_in(fields: Mapping[str, str]) -> Progress | None:
+    """Return the progress that a record's fields tell of."""
+    said = fields.get("progress")
+    if said is None:
+        return None
+    found = Progress.from_dict(json.loads(said))
+    return None if found is None else replace(found, at=float(fields["progress_at"]))
 
 
 def _asked_at(wish: str | None) -> float | None:

@@ -76,6 +76,10 @@ KEYS: dict[str, tuple[str, str, str]] = {
     "sessions": ("sessions", "zset", "ids of sessions by their last use; permanent"),
     "answer": ("answer:", "string", "a person's signed reply, for the next claim; pruned"),
     "asking": ("asking", "zset", "running jobs that ask, by when they did; permanent"),
+    "artifact": ("artifact:", "string", "per sha256: a small file; until no job uses it"),
+    "users": ("users:", "set", "per sha256: jobs that use that content; until they are gone"),
+    "files": ("files:", "hash", "per job: which sha256 it uses, in or out; pruned"),
+    "fileserver": ("fileserver", "string", "where the file service is; TTL 60 s"),
     "control": ("control:", "list", "per host: cancels and requests for output; TTL 120 s"),
 }
 

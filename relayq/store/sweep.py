@@ -26,12 +26,12 @@ _INDICES_A_STEP = 50
 #: Keys whose members must be jobs that say so themselves.
 _INDICES = (
     *("ids", "state", "queue", "queues", "active", "by_host", "name", "group", "hosts"),
-    *("overflow", "expiring", "companions"),
+    *("overflow", "expiring", "companions", "users"),
 )
 #: The same, of agents' jobs.
 _OF_AGENTS = ("account_active", "asking")
 #: Keys that are one job's, whether its record is still there or not.
-_OF_A_JOB = ("job", "spec", "outcome", "late", "log", "dependents", "companions")
+_OF_A_JOB = ("job", "spec", "outcome", "late", "log", "dependents", "companions", "files")
 
 
 class Sweep:

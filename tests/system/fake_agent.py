@@ -129,6 +129,9 @@ def do(step, *values):
             os._exit(values[0])
         case "die":
             os.kill(os.getpid(), values[0])
+        case "write":
+            with open(values[0], "a") as file:
+                file.write(values[1])
         case "wait for":
             while not os.path.exists(values[0]):
                 pause(0.02)

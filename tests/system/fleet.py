@@ -25,6 +25,7 @@ import psutil
 from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
+RELAYQ = (sys.executable, "-m", "relayq")
 PORT = 21_077
 #: From TERM to KILL on every host.
 GRACE = 2.0
@@ -194,7 +195,7 @@ class Host:
         return self.start_relayq(*words).finish(within)
 
     def start_relayq(self, *words: str) -> Command:
-        return self.start(sys.executable, "-m", "relayq", *words)
+        return self.start(*RELAYQ, *words)
 
     def start_worker(self) -> None:
         """Start this host's worker; the broker may refuse it, so nothing is waited for."""
@@ -223,9 +224,17 @@ class Host:
         self.fleet.note(f"{self.name}$ ip link set eth0 {state}")
         ip("-n", self.namespace, "link", "set", "eth0", state)
 
-    def pids(self) -> list[int]:
-        """Return every process of this host: whatever its ancestry, it can't leave its network."""
-        return [int(pid) for pid in ip("netns", "pids", self.namespace).split()]
+    def pids(self, name: str = "") -> list[int]:
+        """Return every process of this host: whatever its ancestry, it can't leave its network.
+
+        With a name, those that are called so.
+        """
+        found = [int(pid) for pid in ip("netns", "pids", self.namespace).split()]
+        if not name:
+            return found
+        return [
+            pid for pid in found if psutil.pid_exists(pid) and psutil.Process(pid).name() == name
+        ]
 
 
 class Fleet:

@@ -22,6 +22,7 @@ prompt=$(cat)
 case $prompt in
   *where*) pwd ;;
   *limited*) echo "Server is temporarily limiting requests" >&2; exit 1 ;;
+  *copy*) tr a-z A-Z < names > loud ;;
   *fail*) echo "it broke" >&2; exit 3 ;;
   *) echo "you said: $prompt" ;;
 esac
@@ -74,6 +75,16 @@ def test_run_shows_the_transcript_and_says_who_may_do_what(here):
 
     assert "you said: hello there" in done.stdout
     assert "mine, permission edit, on any host" in done.stderr
+
+
+def test_files_travel_with_an_agents_job(here, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "names").write_text("ann\n")
+
+    ok("agent", "run", "--in", "names", "--out", "loud", "mine", "copy", "them")
+    ok(*("agent", "run", "--answer-only", "--in", "names", "--out", "loud:more"), "copy")
+
+    assert (tmp_path / "loud").read_text() == (tmp_path / "more").read_text() == "ANN\n"
 
 
 def test_the_default_agent_needs_no_name(here):

@@ -64,7 +64,8 @@ def rested(fleet):
 def ask(fleet, tmp_path, script, **asked):
     """Submit a job for an agent that acts by this script."""
     env = {"FAKE": json.dumps(script), "NOTES": str(tmp_path / "notes")}
-    limits = {name: asked.pop(name) for name in ("timeout", "on_lost") if name in asked}
+    others = ("timeout", "on_lost", "files_in", "files_out")
+    limits = {name: asked.pop(name) for name in others if name in asked}
     payload = {"prompt": "please", "env": env, **asked}
     return fleet.job.submit("run_claude", **payload, **limits)
 
@@ -240,6 +241,24 @@ def test_a_denied_tool_is_a_question_and_its_answer_goes_to_the_same_session(fle
     assert second["prompt"] == given["text"]
     assert set(given["allow"]) <= set(second["args"])
     assert record.question is None
+
+
+def test_its_files_stay_where_its_session_goes_on(fleet, tmp_path):
+    (tmp_path / "notes.txt").write_text("given\n")
+    script = {
+        "first": [["init"], ["write", "notes.txt", "first\n"], ["refused"]],
+        "again": [["init"], ["write", "notes.txt", "again\n"], ["result"]],
+    }
+    files = {"files_in": [tmp_path / "notes.txt"], "files_out": ["*.txt"]}
+    job = ask(fleet, tmp_path, script, **files)
+    until_state(fleet, job, "needs_human")
+
+    answer(fleet, job.id, "yes")
+
+    until_state(fleet, job, "succeeded")
+    (got,) = job.fetch(f"{tmp_path}/got/")
+    assert Path(got).read_text() == "given\nfirst\nagain\n"
+    assert (tmp_path / "notes.txt").read_text() == "given\n"
 
 
 def test_a_running_job_asks_and_hears_the_answer(fleet, tmp_path):

@@ -22,6 +22,7 @@ SUBJECTS = {
     "away": "echo hi, broker 20 ms away",
     "placement": "200 jobs at once: last end",
     "views": "whole process, 3 hosts",
+    "media": "film of 1 s, 160x120: CPU",
 }
 
 

@@ -205,7 +205,7 @@ def test_a_video_is_encoded_on_a_host(client: Host, pi4: Host) -> None:
 def test_100_mb_of_output_are_followed_live_in_little_memory(client: Host, mini: Host) -> None:
     half = "head -c 50000000 /dev/urandom"
     script = f"{{ {half}; until test -e go; do sleep 0.02; done; {half}; }} | tee copy"
-    worker, (broker,) = running_worker(mini), client.fleet.broker.pids()
+    worker, (broker,) = running_worker(mini), client.fleet.broker.pids("redis-server")
     before = {pid: reset_peak(pid) for pid in (worker.pid, broker)}
     # What a client needs for a line of output.
     small = client.start_relayq("run", "--on", "mini", "sleep 0.5; echo done")

@@ -119,6 +119,8 @@ def test_a_drained_host_runs_nothing_new_until_it_is_undrained(cli):
     assert (shown["state"], shown["reason"]) == ("drained", "a new disk")
     assert shown["drained_at"] is not None
     assert relayq("wait", "--timeout", "1.5s", id).returncode == 75
+    told = relayq("submit", "--on", "here", "true").stderr
+    assert told == "relayq: here is drained (a new disk); the job waits\n"
 
     assert answer("hosts", "undrain", "here")["was_drained"] is True
 

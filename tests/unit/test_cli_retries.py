@@ -53,7 +53,7 @@ LOST = replace(
 def test_a_scheduled_job_says_when_it_comes_and_why(changes, said):
     record = replace(SCHEDULED, **changes)
 
-    [row] = show.job_rows([record], now=1000.0, columns=("NOTE",))
+    [row] = show.job_rows([record], now=1000.0, columns=("PROGRESS",))
 
     assert row == [said]
 

@@ -60,6 +60,8 @@ FULL = Spec(
     with_job="abd200000000",
     expires=3600.0,
     accounts=("claude/default", "codex/work"),
+    files_in=({"dest": "in.txt", "source": "/home/me/in.txt"},),
+    files_out=({"pattern": "*.txt"},),
 )
 RECORD = JobRecord(
     id="abc100000000",

@@ -127,7 +127,3 @@ def test_directories_start_at_the_workers_home(cwd, directory):
 )
 def test_exit_code_zero_is_success_and_nothing_else_is_judged(declared, ended, verdict):
     assert declared.kind.interpret(ended) == verdict
-
-
-def test_a_plain_command_says_nothing_of_its_progress(declared):
-    assert declared.kind.progress("50 %") is None

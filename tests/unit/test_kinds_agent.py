@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -185,3 +186,25 @@ def test_a_usage_limit_is_waited_for_uncounted_unless_there_is_another_agent(dec
 
     moves = declared.kind.interpret(ended(limit, fallbacks=True))
     assert (moves.next_agent, moves.delay, moves.account_until) == (True, 0.0, waits.until)
+
+
+# Files
+
+
+def test_an_agent_works_where_the_files_of_its_job_are(declared):
+    host = replace(PI4, scratch="/scratch/j1")
+    named = declared.read_payload({"agent": "claude", "prompt": "x", "cwd": "~/repo"})
+    bare = declared.read_payload({"agent": "claude", "prompt": "x"})
+
+    assert declared.kind.plan(named, host).cwd == "/home/pi/repo"
+    assert declared.kind.plan(bare, host).cwd == "/scratch/j1"
+    assert order(declared, host).cwd == "/scratch/j1"
+
+
+@pytest.mark.parametrize("which", [{"session": "s1"}, {"continue_": True}])
+def test_files_for_a_session_need_its_directory(declared, which):
+    host = replace(PI4, scratch="/scratch/j1")
+
+    with pytest.raises(RelayqError, match="name it"):
+        order(declared, host, **which)
+    assert order(declared, host, cwd="/repo", **which).cwd == "/repo"

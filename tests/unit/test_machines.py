@@ -266,7 +266,7 @@ def test_versions_are_numbers(version, least, is_older):
 def test_a_module_of_python_can_be_a_capability():
     words = machines.capabilities_in({"modules": ["transcribe:faster-whisper"]})
 
-    assert words == {"transcribe:faster-whisper", "whisper"}
+    assert words == {"transcribe:faster-whisper", "transcribe", "whisper"}
 
 
 def test_every_tool_has_a_name_that_is_a_capability_and_stands_once():

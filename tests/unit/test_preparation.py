@@ -10,6 +10,7 @@ import pytest
 from relayq.agentsections import Privacy
 from relayq.config import Config
 from relayq.host.attempts import ClaimNote
+from relayq.host.cargo import Cargo
 from relayq.host.delivery import Attempt
 from relayq.host.preparation import Preparation, quotas_of
 from relayq.model.accounts import Quota
@@ -30,7 +31,8 @@ def prepare(tmp_path):
 
     def prepared(spec=SPEC, privacy=None, **facts):
         config = Config(home=tmp_path, privacy=privacy or {})
-        made = Preparation(config, "here", store, SIGNER, queues, tmp_path / "permit")
+        cargo = Cargo(config, store, SIGNER)
+        made = Preparation(config, "here", store, SIGNER, queues, tmp_path / "permit", cargo)
         claim = Claim(
             Token("j1", 2, "u"), SIGNER.sign_spec(spec), 0, 0, (), account="claude/default"
         )

@@ -70,7 +70,7 @@ def test_no_number_of_failures_breaks_the_policy(failures, jitter):
         (("exit", "signal"), {"exit", "signal", "oom"}),
         (("timeout",), {"timeout"}),
         (("exit:75",), set()),
-        (("all",), {"exit", "signal", "oom", "timeout", "output", "spawn"}),
+        (("all",), {"exit", "signal", "oom", "timeout", "output", "spawn", "files"}),
     ],
 )
 def test_only_the_ends_that_were_named_are_tried_again(retry_on, covered):

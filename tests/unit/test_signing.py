@@ -9,7 +9,7 @@ import pytest
 
 from relayq.errors import BadSignature, ConfigError
 from relayq.model.jobs import JobState, Outcome, Spec
-from relayq.signing import Signer, UnknownKey, load_key
+from relayq.signing import Signer, UnknownKey, WrongScope, load_key
 
 SPEC = Spec("abc100000000", "run_command", {"cmd": "echo ü"}, host="pi4", after=("x", "y"))
 OUTCOME = Outcome(
@@ -24,6 +24,7 @@ OUTCOME = Outcome(
     output=b"line\n\x00\xff second\n",
     output_bytes=17,
     run_time=1.5,
+    files=({"name": "out.txt", "sha256": "0" * 64, "size": 3},),
 )
 
 
@@ -213,3 +214,44 @@ def test_a_file_that_is_not_even_text_is_no_key(tmp_path):
 
     with pytest.raises(ConfigError, match="isn't a fleet key"):
         load_key(path)
+
+
+# Bearer tokens
+
+
+def test_a_bearer_is_good_for_its_scope_until_it_expires(signer):
+    signer.check_bearer(signer.bearer("files", 60), "files")
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda token: token.replace(".files.", ".admin."), "signature is wrong"),
+        (lambda token: token.replace(".files.", ".files.9"), "signature is wrong"),
+        (lambda token: token[:-1] + ("0" if token[-1] != "0" else "1"), "signature is wrong"),
+        (lambda token: token.replace(token[:8], "00000000", 1), "another fleet key"),
+        (lambda token: token + " ", "no token"),
+        (lambda token: token.upper(), "no token"),
+        (lambda token: "", "no token"),
+        (lambda token: token + "\n", "no token"),
+        (lambda token: token.replace(".files.", ".fil\u00e9s."), "no token"),
+    ],
+)
+def test_a_bearer_that_was_changed_is_refused(signer, change, why):
+    with pytest.raises(BadSignature, match=why):
+        signer.check_bearer(change(signer.bearer("files", 60)), "files")
+
+
+def test_a_bearer_is_refused_after_its_end_and_for_anything_else(signer):
+    with pytest.raises(BadSignature, match=r"expired \d+ s ago"):
+        signer.check_bearer(signer.bearer("files", -3), "files")
+    with pytest.raises(WrongScope, match="for files, not for admin"):
+        signer.check_bearer(signer.bearer("files", 60), "admin")
+    with pytest.raises(UnknownKey):
+        signer.check_bearer(Signer(b"x" * 32).bearer("files", 60), "files")
+
+
+def test_a_signed_text_of_another_sort_is_no_bearer(signer):
+    signed = signer.sign_spec(SPEC).decode().split()
+    with pytest.raises(BadSignature):
+        signer.check_bearer(f"{signed[0]}.files.9999999999.{signed[1]}", "files")

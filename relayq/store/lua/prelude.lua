@@ -166,7 +166,7 @@ end
 local function leave_host(id, host)
   if host then call("SREM", K.active .. host, id) end
   leave_account(id)
-  call("HDEL", K.job .. id, "phase", "pause", "paused", "paused_at")
+  call("HDEL", K.job .. id, "phase", "pause", "paused", "paused_at", "progress", "progress_at")
   if call("HDEL", K.meta, "full") == 1 then wake("", now()) end
 end
 
@@ -377,6 +377,16 @@ local function check(id, attempt, uid)
   return "current", r[1]
 end
 
+-- Let go of the contents that a job used; a small one stays for an hour, should another job be about
+-- to use it.
+local function release_files(id)
+  for _, sha256 in ipairs(call("HKEYS", K.files .. id)) do
+    call("SREM", K.users .. sha256, id)
+    if call("SCARD", K.users .. sha256) == 0 then call("EXPIRE", K.artifact .. sha256, 3600) end
+  end
+  return call("DEL", K.files .. id)
+end
+
 local function forget(id)
   local r = call("HMGET", K.job .. id, "state", "host", "name", "group", "unique", "with")
   if r[1] then call("ZREM", K.state .. r[1], id) end
@@ -395,4 +405,5 @@ local function forget(id)
   call("DEL", K.job .. id, K.spec .. id, K.outcome .. id, K.late .. id, K.log .. id, K.done .. id,
     K.dependents .. id, K.companions .. id, K.followers .. id)
   call("DEL", K.answer .. id)
+  release_files(id)
 end

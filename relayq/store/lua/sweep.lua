@@ -24,7 +24,7 @@ local function delete(id)
   local listed = call("ZREM", K.ids, id)
   -- As long as a parent's set names it, a child still waits for that parent.
   settle_dependents(id, "failed", at)
-  listed = listed + call("DEL", K.answer .. id)
+  listed = listed + call("DEL", K.answer .. id) + release_files(id)
   if call("DEL", unpack(left)) + listed > 0 then note("deleted", id) end
 end
 
@@ -140,14 +140,16 @@ local belongs = {
   group = function(r) return r[5] == suffix end,
   companions = function(r) return r[6] == suffix end,
   overflow = function(r) return r[1] == "queued" and r[7] end,
+  users = function(r) return r[1] end,
   expiring = function(r) return r[8] and not r[9] and (r[1] == "queued" or r[1] == "waiting" or r[1] == "scheduled") end,
 }
 
 local function check_member(id)
   local r = call("HMGET", K.job .. id, "state", "host", "queue", "name", "group", "with", "widens", "expires", "attempt")
   if belongs[index](r) then return end
-  local is_set = index == "active" or index == "companions"
+  local is_set = index == "active" or index == "companions" or index == "users"
   call(is_set and "SREM" or "ZREM", K[index] .. suffix, id)
+  if index == "users" and call("SCARD", K.users .. suffix) == 0 then call("EXPIRE", K.artifact .. suffix, 3600) end
   note("removed", id)
 end
 

@@ -21,7 +21,7 @@ HOSTS = {
     "pi4": "max_concurrent: 4, capabilities: [camera], labels: [battery], aliases: [rpi], "
     "weight: 1000000, limits: {run_command: 3}",
     "gpu-box": "max_concurrent: 2, labels: [heavy], resources: {cuda: 2}, "
-    "capabilities: [whisper:large, -gcc]",
+    "capabilities: [sonar:large, -gcc]",
 }
 ALL = {*HOSTS}
 CARD = "echo 'NVIDIA GeForce RTX 3090, 24576 MiB, 535.104.05'"

@@ -1,0 +1,83 @@
+"""What running jobs say of their progress, and the little of a record that a live line shows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import redis
+
+from relayq.model.jobs import JobState, Token
+from relayq.model.progress import Progress
+from relayq.store.jobs import noted_in
+from relayq.store.keys import Keys
+from relayq.store.scripts import Scripts, broker_errors
+
+_PAGE = 500
+_SEEN = ("state", "host", "queue", "claimed", "started", "paused", "progress", "progress_at")
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """How a job stands at a glance."""
+
+    id: str
+    state: JobState
+    host: str | None
+    queue: str
+    began_at: float | None
+    paused: str | None
+    progress: Progress | None
+
+
+class ProgressNotes:
+    """What jobs say of their progress; a record has it only while its attempt runs."""
+
+    def __init__(self, connection: redis.Redis, keys: Keys, scripts: Scripts) -> None:
+        # redis-py types an answer as the union of what every protocol version may give.
+        self._connection: Any = connection
+        self._keys = keys
+        self._scripts = scripts
+
+    def note(self, token: Token, progress: Progress) -> str:
+        """Note what an attempt says; returns "noted", or "stale" when it isn't the job's any more.
+
+        The instant is the broker's. What is empty takes back what was said before.
+        """
+        said = "" if progress.is_empty else json.dumps(replace(progress, at=0.0).as_dict())
+        word: bytes = self._scripts.call(
+            "progress", id=token.id, attempt=token.attempt, uid=token.uid, said=said
+        )
+        return word.decode()
+
+    def look(self, ids: Iterable[str]) -> dict[str, Sight]:
+        """Return how those of these jobs stand that are known, without their specs."""
+        found: dict[str, Sight] = {}
+        wanted = list(ids)
+        for start in range(0, len(wanted), _PAGE):
+            some = wanted[start : start + _PAGE]
+            pipe = self._connection.pipeline(transaction=False)
+            for id in some:
+                pipe.hmget(self._keys("job", id), _SEEN)
+            with broker_errors():
+                rows = pipe.execute()
+            for id, row in zip(some, rows, strict=True):
+                if row[0] is not None:
+                    values = zip(_SEEN, row, strict=True)
+                    found[id] = _sight(id, {k: v.decode() for k, v in values if v is not None})
+        return found
+
+
+def _sight(id: str, fields: Mapping[str, str]) -> Sight:
+    began = fields.get("started") or fields.get("claimed")
+    return Sight(
+        id=id,
+        state=JobState(fields["state"]),
+        host=fields.get("host"),
+        queue=fields.get("queue", ""),
+        began_at=None if began is None else float(began),
+        paused=fields.get("paused"),
+        progress=noted_in(fields),
+    )

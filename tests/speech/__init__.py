@@ -1,0 +1,1 @@
+"""What speech engines need for tests: a Whisper model with random weights, spoken words."""
