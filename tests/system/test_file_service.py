@@ -58,22 +58,19 @@ def stored(server, digest):
 def begun(server, content, size):
     """Leave an upload behind of which some bytes came."""
     sha256 = hashlib.sha256(content).hexdigest()
-    link = Link(server.port, [size], is_abrupt=False)
-    headers = {
-        "Authorization": f"Bearer {server.service().token}",
-        "Content-Range": f"bytes 0-{len(content) - 1}/{len(content)}",
-    }
-    connection = http.client.HTTPConnection("127.0.0.1", link.port, timeout=10)
-    with suppress(OSError):
-        connection.request("PUT", transfer.PATH + sha256, content, headers)
-    connection.close()
-    link.close()
     partial = server.home / "artifacts" / "partial" / sha256
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+    connection.putrequest("PUT", transfer.PATH + sha256)
+    connection.putheader("Authorization", f"Bearer {server.service().token}")
+    connection.putheader("Content-Range", f"bytes 0-{len(content) - 1}/{len(content)}")
+    connection.putheader("Content-Length", str(len(content)))
+    connection.endheaders(content[:size])
+    # One that is cut before the service has looked at it leaves nothing.
     until(
-        lambda: partial.exists() and not is_busy(server, sha256),
-        within=15,
-        what="the service to notice the cut",
+        lambda: partial.exists() and partial.stat().st_size > 0, within=15, what="the first bytes"
     )
+    connection.close()
+    until(lambda: not is_busy(server, sha256), within=15, what="the service to notice the cut")
     return Digest(sha256, len(content)), partial
 
 
