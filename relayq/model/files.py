@@ -193,6 +193,8 @@ def inside(path: str) -> str:
         path, given = os.path.normpath(path), path
         if path == "." or given.endswith("/"):
             why, path = "it is a directory", given
+        elif not path.strip():
+            why, path = "that is no file's name", given
     if why:
         raise RelayqError(f"{path!r} can't be a file of a job: {why}")
     return path

@@ -390,7 +390,7 @@ def test_on_the_submitters_own_machine_nothing_is_copied(shared_fleet, large, tm
         ("placed", f"{tmp_path}/results/out.bin")
     ]
     assert (tmp_path / "results" / "out.bin").read_bytes() == LARGE
-    assert not Path(scratch).exists()
+    until(lambda: not Path(scratch).exists(), within=10, what="the scratch directory to go")
 
 
 def test_an_input_that_is_an_output_as_well_is_a_copy(shared_fleet, large, tmp_path):

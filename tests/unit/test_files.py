@@ -68,7 +68,9 @@ def test_what_names_no_file_is_refused(text, said):
     assert raised.value.hint or "\0" in text
 
 
-@pytest.mark.parametrize("path", ["../x", "a/../b", "a/..", "/x", "//x", "", " ", ".", "./", "a\0"])
+@pytest.mark.parametrize(
+    "path", ["../x", "a/../b", "a/..", "/x", "//x", "", " ", ".", "./", "./ ", "a\0"]
+)
 def test_nothing_leaves_the_directory_of_a_job(path):
     with pytest.raises(RelayqError, match="can't be a file of a job"):
         inside(path)
