@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 from relayq.config import Config, install_id
 from relayq.errors import FileChanged, RelayqError
-from relayq.model.files import INLINE, FileIn, FileOut, file_in, file_out, parse_in, parse_out
+from relayq.model.files import (
+    INLINE,
+    FileIn,
+    FileOut,
+    file_in,
+    file_out,
+    mapped,
+    parse_in,
+    parse_out,
+)
 from relayq.model.jobs import Spec
 from relayq.model.placement import LONGEST_QUEUE, facts_of, lacks
 from relayq.parsing import size_text
@@ -273,7 +282,5 @@ def _as_known(file: FileIn, takers: Sequence[Host]) -> FileIn:
 
 
 def _is_mapped(source: str, host: Host) -> bool:
-    from relayq.model.files import mapped
-
     paths = host.facts.get("paths") or ()
     return mapped(source, {str(prefix): "/" for prefix in paths}) is not None

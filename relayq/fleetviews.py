@@ -42,15 +42,12 @@ class OfFleet:
         None when those hosts that could take it don't take work now; Unplaceable when no known host
         ever could. Nothing is submitted, or kept free.
         """
-        from relayq import kinds
-        from relayq.model.jobs import Spec
-        from relayq.model.placement import facts_of, place
-        from relayq.specs import where
+        from relayq.model.placement import facts_of, own_names, place
+        from relayq.specs import constraints_for
 
-        kinds.find(kind)
-        spec = Spec(id="", kind=kind, payload={}, **where(kind, None, asked, self.relay.config))
         known = [facts_of(host) for host in self.relay.hosts()]
-        return place(spec.constraints, known, strategy, randomness=random.random()).host
+        constraints = own_names(constraints_for(self.relay.config, kind, asked), known)
+        return place(constraints, known, strategy, randomness=random.random()).host
 
     def health(self) -> dict[str, Any]:
         """Return how the fleet stands.
@@ -74,7 +71,7 @@ class OfFleet:
         }
 
     def stats(self, *, by: str = "host", days: int = 7) -> Mapping[str, Tally]:
-        """Return what was done in the last days of UTC (1 is today), by host, kind or agent.
+        """Return what was done in the last days of UTC (1 is today), by host, kind, agent or day.
 
         A host's former names are counted with it. A `Tally` has the counts of attempts
         (`succeeded`, `failed`, ...), `success_rate`, and `mean_run` and `mean_wait` in seconds.
@@ -84,6 +81,10 @@ class OfFleet:
 
         if by not in GROUPS:
             raise RelayqError(f"stats are by {', '.join(GROUPS)}, not by {by!r}")
-        found = self.relay.session().store.stats.by_day(days, now=clock.now())
-        names = {alias: host.name for host in self.relay.hosts() for alias in host.aliases}
-        return grouped(found, by, names)
+        store, now = self.relay.session().store, clock.now()
+        if by == "day":
+            return store.stats.daily(days, now=now)
+        # No host has to be up for what was done.
+        hosts = store.hosts.list(online_within=self.relay.config.lease.length)
+        names = {alias: host.name for host in hosts for alias in host.aliases}
+        return grouped(store.stats.by_day(days, now=now), by, names)

@@ -10,7 +10,7 @@ from relayq.agentsections import PRIVATE
 from relayq.config import KEYS, Config
 from relayq.errors import NoSuchHost, RelayqError
 from relayq.model.jobs import ON_LOST, Spec, new_id, priority_number
-from relayq.model.placement import MEMORY, constrain
+from relayq.model.placement import MEMORY, Constraints, constrain
 from relayq.model.retries import policy_fields
 from relayq.model.selectors import check_group, check_labels, check_meta, check_name, check_text
 from relayq.model.strategies import strategy_of
@@ -204,6 +204,17 @@ def where(
         "prefer": found.prefer,
         "overflow": found.overflow,
     }
+
+
+def constraints_for(config: Config, kind: str, asked: Mapping[str, Any]) -> Constraints:
+    """Return what a job of this kind would ask of its host: `asked` of `where`, and `memory`."""
+    from relayq import kinds
+
+    kinds.find(kind)
+    asked = dict(asked)
+    if (memory := asked.pop("memory", None)) is not None:
+        asked["resources"] = {**(asked.get("resources") or {}), MEMORY: memory}
+    return Spec(id="", kind=kind, payload={}, **where(kind, None, asked, config)).constraints
 
 
 def seconds_of(what: str, given: float | str) -> float:

@@ -15,7 +15,7 @@ import click
 
 from relayq.cli import terminal
 from relayq.cli.groups import Group
-from relayq.cli.joboptions import HeadedCommand, options_but
+from relayq.cli.joboptions import HeadedCommand, detach_option, interrupt_option, options_but
 from relayq.cli.options import client, complete
 from relayq.cli.placing import named_host
 from relayq.cli.submissions import asked_of, queued, tell_plan, with_jobs
@@ -111,13 +111,9 @@ class _Run(HeadedCommand):
     help="Agents that take over when this one has no allowance left.",
 )
 @click.option("--local", is_flag=True, help="Right here, without a queue; in this directory.")
-@click.option("-d", "--detach", is_flag=True, help="Print the id and leave.")
+@detach_option
 @click.option("--answer-only", is_flag=True, help="Print the answer, and not what it does.")
-@click.option(
-    "--on-interrupt",
-    type=click.Choice(["detach", "cancel"]),
-    help="What ^C does to the job (default: detach on a terminal, else cancel).",
-)
+@interrupt_option
 @click.option(
     "--cwd", metavar="DIR", help="Directory on the host (default: a fresh one; local: this one)."
 )

@@ -40,6 +40,13 @@ def _retry_on_option(text: str) -> tuple[str, ...]:
         raise click.BadParameter(error.message) from error
 
 
+detach_option = click.option("-d", "--detach", is_flag=True, help="Print the id and leave.")
+interrupt_option = click.option(
+    "--on-interrupt",
+    type=click.Choice(["detach", "cancel"]),
+    help="What ^C does to what was queued (default: detach on a terminal, else cancel).",
+)
+
 #: Where a job runs and how, then when, then what it is called.
 _OPTIONS = (
     *where_options,

@@ -48,11 +48,12 @@ def pick(kind: str, strategy: str | None, as_json: bool, **options: Any) -> None
     """
     from relayq.cli import show
     from relayq.model.placement import facts_of, own_names, place
+    from relayq.specs import constraints_for
 
     with client() as relay:
         hosts = relay.session().store.hosts.list(online_within=relay.config.lease.length)
         known = [facts_of(host) for host in hosts]
-        constraints = own_names(_constraints(relay, kind, asked_where(options)), known)
+        constraints = own_names(constraints_for(relay.config, kind, asked_where(options)), known)
         strategy = strategy or relay.config.scheduler.balance
         full = _without_room(relay, hosts, kind, constraints)
     placement = place(constraints, known, strategy, randomness=random.random())
@@ -61,21 +62,6 @@ def pick(kind: str, strategy: str | None, as_json: bool, **options: Any) -> None
         show.print_json(_as_json(placement, strategy, answers))
     else:
         _print(placement, strategy, answers)
-
-
-def _constraints(relay: Relay, kind: str, asked: Mapping[str, Any]) -> Constraints:
-    """Return what a job with these options would ask, read as a submit reads them."""
-    from relayq import kinds
-    from relayq.model.jobs import Spec
-    from relayq.model.placement import MEMORY
-    from relayq.specs import where
-
-    kinds.find(kind)
-    asked = dict(asked)
-    if (memory := asked.pop("memory", None)) is not None:
-        asked["resources"] = {**asked.get("resources", {}), MEMORY: memory}
-    fields = where(kind, None, asked, relay.config)
-    return Spec(id="", kind=kind, payload={}, **fields).constraints
 
 
 def _without_room(

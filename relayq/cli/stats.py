@@ -6,10 +6,9 @@ import math
 
 import click
 
-from relayq import clock
 from relayq.cli import fleet
 from relayq.cli.options import client, duration_option, json_option
-from relayq.model.stats import DAY, GROUPS, Tally, grouped
+from relayq.model.stats import DAY, GROUPS, Tally
 
 
 def _days(ctx: click.Context, param: click.Parameter, text: str) -> int:
@@ -37,13 +36,7 @@ def stats(by: str, days: int, as_json: bool) -> None:
     from relayq.cli import show, tables
 
     with client() as relay:
-        counted, now = relay.session().store.stats, clock.now()
-        if by == "day":
-            groups = counted.daily(days, now=now)
-        else:
-            hosts = fleet.hosts_of(relay)
-            names = {alias: host.name for host in hosts for alias in host.aliases}
-            groups = grouped(counted.by_day(days, now=now), by, names)
+        groups = relay.job.stats(by=by, days=days)
     total = Tally()
     for tally in groups.values():
         total = total.plus(tally)

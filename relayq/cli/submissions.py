@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from relayq.cli import scripts, variables
-from relayq.cli.joboptions import HeadedCommand, job_options
+from relayq.cli.joboptions import HeadedCommand, detach_option, interrupt_option, job_options
 from relayq.cli.options import client, complete
 from relayq.cli.placing import asked_where, means_all, named_host
 from relayq.errors import RelayqError
@@ -54,12 +54,8 @@ def _words(parsed: Any) -> tuple[str, ...]:
 
 
 @click.command(cls=JobCommand)
-@click.option("-d", "--detach", is_flag=True, help="Print the id and leave.")
-@click.option(
-    "--on-interrupt",
-    type=click.Choice(["detach", "cancel"]),
-    help="What ^C does to the job (default: detach on a terminal, else cancel).",
-)
+@detach_option
+@interrupt_option
 @click.option(
     "-t", "--tty", is_flag=True, help="Give it a terminal, this one; ~. on a new line detaches."
 )

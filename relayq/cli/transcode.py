@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from relayq.cli.joboptions import HeadedCommand, options_but
+from relayq.cli.joboptions import HeadedCommand, detach_option, interrupt_option, options_but
 from relayq.cli.options import client, complete
 from relayq.cli.submissions import asked_of, tell_plan, with_jobs
 from relayq.errors import RelayqError
@@ -107,12 +107,8 @@ def _known_preset(ctx: click.Context, param: click.Parameter, name: str | None) 
     callback=_show_presets,
     help="List the presets.",
 )
-@click.option("-d", "--detach", is_flag=True, help="Print the id and leave.")
-@click.option(
-    "--on-interrupt",
-    type=click.Choice(["detach", "cancel"]),
-    help="What ^C does to the jobs (default: detach on a terminal, else cancel).",
-)
+@detach_option
+@interrupt_option
 @options_but("shell", "command", "cwd", "env", "env_files", "files_in", "files_out", "overwrite")
 @click.argument(
     "files", metavar="IN... [OUT]", nargs=-1, required=True, shell_complete=complete("files")

@@ -16,7 +16,7 @@ from functools import lru_cache
 from typing import Any
 
 from relayq.model.accounts import Quota
-from relayq.model.hosts import labels_of, queues_of
+from relayq.model.hosts import overlaid, queues_of
 from relayq.model.placement import (
     KIND,
     UNIVERSAL,
@@ -67,10 +67,10 @@ class Queues:
         self._look()
 
     def _look(self) -> None:
-        labels = labels_of(self._facts.get("labels", ()), self._registry.labels)
+        labels = overlaid(self._facts.get("labels", ()), self._registry.labels)
         # A host that was renamed still is what its old name means, also to `--not`.
         aliases = [*self._facts.get("aliases", ()), *self._registry.names]
-        able = labels_of(self._facts.get("capabilities", ()), self._registry.capabilities)
+        able = overlaid(self._facts.get("capabilities", ()), self._registry.capabilities)
         told = {**self._facts, "labels": labels, "aliases": aliases, "capabilities": able}
         self._as_host = HostFacts.read(self._host, told)
         own = [*queues_of(self._host), *(f"host.{alias}" for alias in self._as_host.aliases)]

@@ -114,7 +114,7 @@ def capabilities_of(found: Iterable[str], declared: Iterable[str]) -> tuple[str,
     return tuple(sorted(({*found} - away) | named))
 
 
-def labels_of(own: Iterable[str], overlay: str) -> tuple[str, ...]:
+def overlaid(own: Iterable[str], overlay: str) -> tuple[str, ...]:
     """Return a host's own labels, or capabilities, as the fleet changed them: `+heavy,-slow`."""
     labels = set(own)
     for change in filter(None, overlay.split(",")):

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from relayq.errors import Conflict, NoSuchHost
-from relayq.model.hosts import Host, labels_of, relabelled
+from relayq.model.hosts import Host, overlaid, relabelled
 from relayq.model.jobs import Token
 from relayq.store.keys import Keys
 from relayq.store.scripts import Scripts, broker_errors
@@ -205,7 +205,7 @@ def _facts(fields: Mapping[str, str]) -> dict[str, Any]:
     facts = {**json.loads(fields.get("facts", "{}")), **json.loads(fields.get("load", "{}"))}
     for field, fact in (("labels", "labels"), ("caps", "capabilities")):
         if overlay := fields.get(field):
-            facts[fact] = list(labels_of(facts.get(fact, ()), overlay))
+            facts[fact] = list(overlaid(facts.get(fact, ()), overlay))
     if was := fields.get("was"):
         facts["aliases"] = [*dict.fromkeys([*facts.get("aliases", ()), *was.split(",")])]
     return facts

@@ -512,10 +512,7 @@ def test_a_full_disk_there_is_a_clear_error_and_leaves_nothing(source, small_dis
 
         with pytest.raises(NoRoom, match="the disk of the file service"):
             transfer.put(server.service(), source, digest, progress=fill)
-        if filled.exists():
-            filled.unlink()
-        else:
-            pytest.skip("it was all sent before the disk was full")
+        filled.unlink()
 
         assert [p for p in (small_disk / "artifacts").rglob("*") if p.is_file()] == []
         source.write_bytes(os.urandom(24 * MB + 500_000))

@@ -64,5 +64,6 @@ def test_stats_count_what_was_done(job):
     assert tally.succeeded == (before.succeeded if before else 0) + 1
     assert 0 < tally.success_rate <= 1
     assert job.stats(days=1)["here"].succeeded >= 1
+    assert [one.succeeded for one in job.stats(by="day", days=1).values()] == [tally.succeeded]
     with pytest.raises(RelayqError, match="not by 'week'"):
         job.stats(by="week")

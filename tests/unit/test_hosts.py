@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from relayq import NoSuchHost, Relay
-from relayq.model.hosts import Host, capabilities_of, labels_of, queues_of, relabelled
+from relayq.model.hosts import Host, capabilities_of, overlaid, queues_of, relabelled
 from relayq.parsing import is_host_name
 
 
@@ -71,9 +71,9 @@ def test_what_is_declared_goes_before_what_was_found():
 
 
 def test_labels_are_the_hosts_own_as_the_fleet_changed_them():
-    assert labels_of(["slow", "pi"], "+heavy,-slow") == ("heavy", "pi")
-    assert labels_of(["slow"], "") == ("slow",)
-    assert labels_of([], "-slow") == ()
+    assert overlaid(["slow", "pi"], "+heavy,-slow") == ("heavy", "pi")
+    assert overlaid(["slow"], "") == ("slow",)
+    assert overlaid([], "-slow") == ()
 
 
 @pytest.mark.parametrize(
