@@ -16,14 +16,14 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from relayq import clock
+from relayq import clock, inside
 from relayq import config as configuration
 from relayq.agentjobs import OfAgents
 from relayq.config import Config
 from relayq.dispatch import Dispatcher
 from relayq.errors import RelayqError, Unplaceable
 from relayq.filejobs import Asked, OfFiles, files_fields
-from relayq.fleetviews import OfFleet
+from relayq.fleetviews import OfFleet, worker_status_of
 from relayq.mediajobs import OfMedia
 from relayq.model.jobs import FINAL, JobRecord, JobState, Spec, new_id
 from relayq.model.placement import Placement, able, facts_of
@@ -102,6 +102,8 @@ class Relay:
     def session(self) -> Session:
         """Return the connection, made at first use."""
         with self._lock:
+            if self._session is None and self._url is None and self._home is None:
+                self._session = inside.session(self)
             if self._session is None:
                 url = self._url or self.config.broker_url
                 if url is None:
@@ -218,6 +220,9 @@ class Job(OfHosts, OfFleet, OfAgents, OfFiles, OfMedia, OfSpeech):
         files_in: Iterable[Asked] = (),
         files_out: Iterable[Asked] = (),
         overwrite: bool = False,
+        secrets: Iterable[str] | str = (),
+        git: str | bool | None = None,
+        grant: Mapping[str, Any] | Iterable[str] | str | None = None,
         wait_for_host: bool = False,
         follow: bool = False,
         **payload: Any,
@@ -247,6 +252,10 @@ class Job(OfHosts, OfFleet, OfAgents, OfFiles, OfMedia, OfSpeech):
         and what it is called there. `files_out` come back: patterns in the job's directory, or
         pairs with where they are put here, which is replaced with `overwrite` only; `files` of the
         result has them, `fetch` brings them. Without a `cwd` such a job has a fresh directory.
+        `secrets` names those of its host that its command gets as variables (docs/secrets.md).
+        With `git` (True, or a branch, tag or commit) it works in a worktree of the repository that
+        `cwd` is in, and `changes` and `patch` of the result have what it changed (docs/git.md).
+        `grant` says what it may submit itself, from inside ("none", "hosts=mini", "depth=1").
         """
         spec = self._spec(
             kind,
@@ -283,6 +292,9 @@ class Job(OfHosts, OfFleet, OfAgents, OfFiles, OfMedia, OfSpeech):
             files_in=files_in,
             files_out=files_out,
             overwrite=overwrite,
+            secrets=secrets,
+            git=git,
+            grant=grant,
         )
         return self._submit([spec], follow=follow, wait_for_host=wait_for_host)[0]
 
@@ -398,7 +410,7 @@ class Job(OfHosts, OfFleet, OfAgents, OfFiles, OfMedia, OfSpeech):
 
     def worker_status(self) -> dict[str, Any]:
         """Return who is online and what they do; see `worker_status`."""
-        return _worker_status(self._store, self.relay.config.lease.length)
+        return worker_status_of(self._store, self.relay.config.lease.length)
 
     def _submit(
         self, specs: Sequence[Spec], *, follow: bool = False, wait_for_host: bool = False
@@ -456,31 +468,6 @@ def _ids(jobs: Any) -> Any:
     if isinstance(jobs, JobResult):
         return jobs.id
     return jobs if isinstance(jobs, str) else tuple(_ids(one) for one in jobs)
-
-
-def _worker_status(store: Store, online_within: float) -> dict[str, Any]:
-    hosts = store.hosts.list(online_within=online_within)
-    counts = store.jobs.count()
-    return {
-        "online": any(host.is_online for host in hosts),
-        "total_workers": sum(host.is_online for host in hosts),
-        "total_active": sum(host.active for host in hosts),
-        "total_queued": counts[JobState.QUEUED],
-        "workers": {
-            host.name: {
-                "type": host.os,
-                "active_jobs": host.active,
-                "queued_jobs": host.queued,
-                "total_jobs": host.active + host.finished,
-                "online": host.is_online,
-                "slots": host.slots,
-                "seen_at": host.seen_at,
-                "version": host.version,
-                **host.facts,
-            }
-            for host in hosts
-        },
-    }
 
 
 job = Job()

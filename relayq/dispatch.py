@@ -23,6 +23,7 @@ from relayq.errors import (
     Unplaceable,
     WrongFleetKey,
 )
+from relayq.model.grants import granted
 from relayq.model.jobs import JobState, Spec
 from relayq.model.placement import (
     Constraints,
@@ -363,10 +364,25 @@ def wrong_key() -> WrongFleetKey:
     )
 
 
+#: Why a job can't submit a further one.
+_NO_CHILD = {
+    "orphan": "{parent}, or a job above it, has ended or is to end: it can submit nothing more",
+    "many": "{root} and the jobs below it have submitted {grant.most} jobs, which is all they may",
+    "crowded": "{grant.at_once} jobs that {root}, or jobs below it, submitted aren't ended; "
+    "that many may be at a time",
+}
+
+
 def _placed(spec: Spec, word: str) -> Placed:
     if word == "no_parent":
         those = [*spec.after, *([spec.with_job] if spec.with_job else [])]
         raise NoSuchJob(f"no such job among those to come after, or to be with: {', '.join(those)}")
+    if word in _NO_CHILD:
+        grant = granted(spec)
+        raise RelayqError(
+            _NO_CHILD[word].format(parent=spec.ancestors[-1], root=spec.root, grant=grant),
+            hint="relayq wait for some of them" if word == "crowded" else None,
+        )
     if word == "clash":
         raise RelayqError(f"another job already has the id {spec.id}")
     if word.startswith("taken "):

@@ -53,7 +53,11 @@ class WithFiles:
         if self.record.state.is_waitable or (spec is not None and not spec.files_out):
             return ()
         outcome = self.outcome()
-        return () if outcome is None else [Kept.from_dict(one) for one in outcome.files]
+        if outcome is None:
+            return ()
+        # Of a repository there is a patch besides, for who asks for that.
+        patch = (outcome.git or {}).get("patch")
+        return [k for k in map(Kept.from_dict, outcome.files) if k.name != patch]
 
     def fetch(
         self,
@@ -131,6 +135,10 @@ class WithFiles:
                     hint=f"relayq get --list {self.id}",
                 )
         return [k for k in files if not names or any(fnmatchcase(k.name, one) for one in names)]
+
+    def bring(self, kept: Kept, path: str) -> None:
+        """Bring one file to a path at which nothing is."""
+        self._bring(kept, Way(path))
 
     def _bring(self, kept: Kept, way: Way) -> None:
         """Bring one file to its path."""

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from relayq.client import Relay
     from relayq.model.hosts import Host
     from relayq.model.stats import Tally
+    from relayq.store import Store
 
 
 class OfFleet:
@@ -88,3 +89,29 @@ class OfFleet:
         hosts = store.hosts.list(online_within=self.relay.config.lease.length)
         names = {alias: host.name for host in hosts for alias in host.aliases}
         return grouped(store.stats.by_day(days, now=now), by, names)
+
+
+def worker_status_of(store: Store, online_within: float) -> dict[str, Any]:
+    """Return what `relayq.client.worker_status` does."""
+    hosts = store.hosts.list(online_within=online_within)
+    counts = store.jobs.count()
+    return {
+        "online": any(host.is_online for host in hosts),
+        "total_workers": sum(host.is_online for host in hosts),
+        "total_active": sum(host.active for host in hosts),
+        "total_queued": counts[JobState.QUEUED],
+        "workers": {
+            host.name: {
+                "type": host.os,
+                "active_jobs": host.active,
+                "queued_jobs": host.queued,
+                "total_jobs": host.active + host.finished,
+                "online": host.is_online,
+                "slots": host.slots,
+                "seen_at": host.seen_at,
+                "version": host.version,
+                **host.facts,
+            }
+            for host in hosts
+        },
+    }

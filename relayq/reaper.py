@@ -8,7 +8,7 @@ import threading
 from relayq.config import Config
 from relayq.dispatch import TEMPLATE
 from relayq.errors import BrokerUnavailable
-from relayq.host import attempts
+from relayq.host import attempts, clearing
 from relayq.store import Store
 from relayq.store.leases import Keep, Times
 
@@ -67,7 +67,14 @@ class Reaper:
                 return
 
     def prune_outputs(self) -> None:
-        """Remove old outputs from this host's disk."""
+        """Remove old outputs and worktrees from this host's disk."""
         removed = attempts.prune(self._config.spool, older_than=KEEP_OUTPUT)
         if removed:
             log.info("removed %s old outputs", removed)
+        try:
+            cleared = clearing.clear(self._config.home, self._store, self._config.worker.worktrees)
+        except BrokerUnavailable as error:
+            log.debug("no broker to say which worktrees are done with: %s", error)
+        else:
+            if cleared:
+                log.info("removed %s worktrees of ended jobs", cleared)

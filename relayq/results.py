@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from relayq import agentjobs, clock, mediajobs, pausing, speechjobs
+from relayq import agentjobs, clock, families, mediajobs, pausing, speechjobs
 from relayq.agentsections import PRIVATE
 from relayq.dispatch import Dispatcher
 from relayq.errors import (
@@ -25,8 +25,8 @@ from relayq.errors import (
     RelayqError,
     WaitTimeout,
 )
-from relayq.fetching import WithFiles
 from relayq.following import Following
+from relayq.gitjobs import WithGit
 from relayq.model.jobs import JobRecord, JobState, Outcome, Reason, priority_number
 from relayq.model.output import STDERR, STDOUT, Frame, only, split
 from relayq.parsing import size_text
@@ -46,7 +46,7 @@ _FILE_SIZE = 153
 _FULL = 0.02
 
 
-class JobResult(WithFiles, WithTranscript):
+class JobResult(WithGit, WithTranscript):
     """A job that was submitted, and what becomes of it."""
 
     def __init__(
@@ -285,13 +285,13 @@ class JobResult(WithFiles, WithTranscript):
                 clock.sleep(_FULL)
                 taken = self._session.patiently(partial(inputs.taken, self.id), None) or taken
 
-    def cancel(self) -> str:
+    def cancel(self, *, alone: bool = False) -> str:
         """Cancel it, durably: its whole process tree, also on a host that is asleep now.
 
         Returns "cancelled", "asked" while the host ends it, or the final state that it had.
+        What it submitted is cancelled with it, unless it is to be `alone`.
         """
-        word, _ = self._session.store.jobs.cancel(self.id)
-        return word
+        return families.cancel(self._session.store, self.id, alone=alone)
 
     def pause(self, lasts: float | str | None = None, *, reason: str = "") -> JobResult:
         """Have its processes stand still until `resume`, or for so long (seconds, or "2h").

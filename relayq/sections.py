@@ -148,6 +148,7 @@ class Worker:
         yes_or_no, True, "Whether it takes nothing new once its machine is about to sleep or halt."
     )
     pause: Pause = field(default_factory=lambda: Pause())
+    worktrees: Worktrees = field(default_factory=lambda: Worktrees())
     wake: Wake = field(default_factory=lambda: Wake())
 
     @property
@@ -190,6 +191,16 @@ class Pause:
     look: float = key(
         positive(duration), 0.5, "How often it looks while a job runs; else a quarter as often."
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Worktrees:
+    """How long the worktrees of ended jobs are kept; their branches stay."""
+
+    keep: float = key(
+        positive(duration), 14 * 86_400.0, "How long after its job's end a worktree is kept."
+    )
+    room: int = key(size, 10_000_000_000, "How much they may take; the oldest go first.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,6 +339,7 @@ SECTIONS: Mapping[str, type] = {
     "worker": Worker,
     "worker.pause": Pause,
     "worker.wake": Wake,
+    "worker.worktrees": Worktrees,
     "logging": Logging,
     "defaults": Defaults,
     "retry": Retry,

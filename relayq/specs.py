@@ -9,9 +9,12 @@ from relayq import clock
 from relayq.agentsections import PRIVATE
 from relayq.config import KEYS, Config
 from relayq.errors import NoSuchHost, RelayqError
+from relayq.gitjobs import asked_ref
+from relayq.model.grants import read_grant
 from relayq.model.jobs import ON_LOST, Spec, new_id, priority_number
 from relayq.model.placement import MEMORY, Constraints, constrain
 from relayq.model.retries import policy_fields
+from relayq.model.secrets import check_secrets, need_of
 from relayq.model.selectors import check_group, check_labels, check_meta, check_name, check_text
 from relayq.model.strategies import strategy_of
 from relayq.parsing import duration, fits, is_host_name
@@ -20,7 +23,7 @@ from relayq.parsing import duration, fits, is_host_name
 OPTIONS = (
     "host timeout memory processes max_output priority on_lost retries backoff retry_on name "
     "labels meta group unique note after due_at delay expires on needs excluded resources prefer "
-    "overflow strategy with_job private files_in files_out overwrite"
+    "overflow strategy with_job private files_in files_out overwrite git secrets grant"
 ).split()
 #: The names of what may be asked of a host, beside `host`.
 _ASKED = ("on", "needs", "excluded", "resources", "prefer", "overflow")
@@ -57,6 +60,9 @@ def make_spec(
     private: str | None = None,
     files_in: tuple[Mapping[str, Any], ...] = (),
     files_out: tuple[Mapping[str, Any], ...] = (),
+    secrets: Iterable[str] | str = (),
+    git: str | bool | None = None,
+    grant: Mapping[str, Any] | Iterable[str] | str | None = None,
     **asked: Any,
 ) -> Spec:
     """Check what is asked of a job, and return its spec; `asked` is for `where`."""
@@ -66,7 +72,14 @@ def make_spec(
     read = kinds.find(kind).read_payload(payload)
     # What an agent may use of the fleet's accounts; no other kind has any.
     accounts: tuple[str, ...] = getattr(read, "accounts", ())
-    asked["needs"] = (*getattr(read, "needs", ()), *texts_in(asked.get("needs")))
+    hidden = _secrets(secrets, payload)
+    ref = asked_ref(git, payload)
+    asked["needs"] = (
+        *getattr(read, "needs", ()),
+        *map(need_of, hidden),
+        *(() if ref is None else ("git",)),
+        *texts_in(asked.get("needs")),
+    )
     if private is not None:
         host, asked = _kept_private(config, private, accounts, host, asked)
         if with_job is not None:
@@ -112,7 +125,18 @@ def make_spec(
         accounts=accounts,
         files_in=files_in,
         files_out=files_out,
+        grant=read_grant(grant),
+        secrets=hidden,
+        git=ref,
     )
+
+
+def _secrets(asked: Iterable[str] | str, payload: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names of secrets, none of which is a variable that is given openly."""
+    names = check_secrets(asked or ())
+    if twice := sorted(set(names) & set(payload.get("env") or ())):
+        raise RelayqError(f"{twice[0]} can't be both a variable (env) and a secret of the host")
+    return names
 
 
 def _kept_private(

@@ -30,6 +30,7 @@ from relayq.config import Config
 from relayq.dispatch import message
 from relayq.errors import BrokerUnavailable
 from relayq.host import cgroups
+from relayq.host.doorway import Doorway
 from relayq.host.facts import Sheet, registration
 from relayq.host.governor import Governor
 from relayq.host.heartbeat import Duties, Heartbeat
@@ -95,6 +96,10 @@ class Node:
         self._reaper = Reaper(config, self._beat_store)
         self.runner.delivery.on_retry = self._reaper.tick_in
         self.runner.delivery.on_login = self._heed
+        # What its jobs ask waits in threads of theirs, and is the jobs' act.
+        asked_here = connect(broker_url)
+        asked_here.jobs.who = f"jobs@{who.host}"
+        self._doorway = Doorway(self.runner, asked_here, config.home)
         self._hands_back = False
         embedded.asked_stop(config)
 
@@ -110,6 +115,7 @@ class Node:
         self._forks.start()
         cgroups.sweep()
         self.runner.adopt()
+        self._doorway.open()
         self._duties.start()
         self._duties.govern(self._governor, measures=pull)
         if pull:
@@ -156,6 +162,7 @@ class Node:
         self._governor.stop_waiting()
         self._heartbeat.park()
         self._duties.join(within=0.1)
+        self._doorway.close()
         self._forks.close()
         self._lock.release()
 

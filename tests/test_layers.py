@@ -21,12 +21,15 @@ ROWS = (
     # who asks | who works
     (
         "sides",
-        "client results following fetching session waiting specs pausing fleetviews "
-        "agentjobs filejobs mediajobs speechjobs "
+        "client results following fetching session inside waiting specs pausing fleetviews "
+        "agentjobs filejobs gitjobs mediajobs speechjobs "
         "| worker tasks reaper host",
     ),
     # a record becomes a nudge; files travel
-    ("transport", "dispatch signing embedded artifacts transfer contents app celeryconfig"),
+    (
+        "transport",
+        "dispatch signing families passage embedded artifacts transfer contents app celeryconfig",
+    ),
     ("truth", "store"),  # Redis
     ("kinds", "kinds agents"),  # what can be run, declared
     ("rules", "model"),  # pure decisions and their data

@@ -42,6 +42,8 @@ SECTIONS = {
         "progress": ("relayq.cli.progress:progress", "Inside a job: say how far it is."),
         "result": ("relayq.cli.jobs:result", "Print the results of jobs, and nothing else."),
         "get": ("relayq.cli.get:get", "Fetch the files that jobs brought back (cp)."),
+        "diff": ("relayq.cli.git:diff", "Show what a job changed in git."),
+        "apply": ("relayq.cli.git:apply", "Apply that to a repository here."),
     },
     "Change": {
         "cancel": ("relayq.cli.jobs:cancel", "End jobs, with all of their processes."),
@@ -63,6 +65,7 @@ SECTIONS = {
         "status": ("relayq.cli.status:status", "Show the broker and every host."),
         "hosts": ("relayq.cli.hosts:hosts", "List, label, drain, rename, forget hosts."),
         "caps": ("relayq.cli.caps:caps", "Show what hosts can do; teach them more."),
+        "secret": ("relayq.cli.secrets:secret", "Keep secrets on this host, for jobs."),
         "ssh": ("relayq.cli.ssh:ssh", "Open a shell on a host."),
         "stats": ("relayq.cli.stats:stats", "Count what was done, by host or kind."),
         "events": ("relayq.cli.events:events", "Show what happened, where, by whom."),

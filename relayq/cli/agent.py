@@ -57,7 +57,7 @@ class _Run(HeadedCommand):
         "Its session": "session continue_ fork",
         "Its account": "account fallbacks",
         "Where it runs": "local on prefer overflow excluded with_job needs gpu slots strategy "
-        "private wait_for_host cwd env env_files",
+        "private wait_for_host cwd git env env_files secrets",
         "Its limits": "timeout memory processes max_output",
         "When, and what if": "priority due_at delay expires after unique retries on_lost",
         "What it is called": "name group labels meta note",

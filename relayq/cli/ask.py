@@ -46,8 +46,11 @@ def ask(question: str, choices: tuple[str, ...], timeout: float | None, as_json:
         )
     if not question.strip():
         raise click.UsageError("the question is empty")
+    from relayq.host import credentials, masking
+
     id = uuid.uuid4().hex
-    lay_down(desk, id, question, choices)
+    mask = credentials.Mask({}, masking.of_job(os.environ)[1])
+    lay_down(desk, id, mask.text(question), tuple(map(mask.text, choices)))
     try:
         with interruptible():
             said = _wait(desk, id, timeout)

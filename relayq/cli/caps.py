@@ -245,6 +245,8 @@ def _by_category(host: Host, known: Catalogue) -> dict[str, list[str]]:
             category = "kinds"
         elif word.startswith("agent:"):
             category = "ai"
+        elif word.startswith("secret:"):
+            category = "secrets"
         elif word.startswith(("encoder:", "transcribe")):
             category = "media"
         else:

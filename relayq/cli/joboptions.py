@@ -12,11 +12,32 @@ from relayq.cli.options import complete, duration_option, json_option, quiet_opt
 from relayq.cli.placing import where_options
 from relayq.cli.texts import instant_of
 from relayq.errors import RelayqError
+from relayq.model.changes import HEAD
 from relayq.model.jobs import ON_LOST, PRIORITIES
 from relayq.model.retries import read_backoff, read_retry_on
 from relayq.parsing import memory_size, output_size
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+class GitOption(click.Option):
+    """`--git` or `--git=REF`: what comes after it is never its value, but the command's."""
+
+    def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
+        """Have the parser take a value only when it is joined to the option."""
+        super().add_to_parser(parser, ctx)
+        match = parser._match_long_opt
+
+        def match_joined(opt: str, explicit_value: str | None, state: Any) -> None:
+            is_bare = opt in self.opts and explicit_value is None
+            match(opt, HEAD if is_bare else explicit_value, state)
+
+        parser._match_long_opt = match_joined
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        """Return its line of the help, as it is typed."""
+        record = super().get_help_record(ctx)
+        return None if record is None else (record[0].replace(" [=", "[="), record[1])
 
 
 def _instant_option(text: str) -> float:
@@ -65,6 +86,19 @@ _OPTIONS = (
         metavar="FILE",
         shell_complete=complete("files"),
         help="Set the variables that a file's lines name, as -e does.",
+    ),
+    click.option(
+        "--secret",
+        "secrets",
+        multiple=True,
+        metavar="NAME",
+        help="A secret of the host, as a variable of this name: relayq secret set.",
+    ),
+    click.option(
+        "--git",
+        cls=GitOption,
+        metavar="[=REF]",
+        help="A worktree of its own, of the repository at --cwd, at REF (HEAD).",
     ),
     click.option(
         "--in",
@@ -134,6 +168,12 @@ _OPTIONS = (
         metavar="LABEL",
         help="Only where, and with the agents that, privacy.LABEL of the configuration names.",
     ),
+    click.option(
+        "--grant",
+        multiple=True,
+        metavar="RULE",
+        help="What it may submit itself: none, hosts=A,B, kinds=K, depth=N, at_once=N, most=N.",
+    ),
     click.option("--wait-for-host", is_flag=True, help="Queue it for a host not known yet."),
     click.option(
         "--at",
@@ -200,7 +240,7 @@ def job_options(function: _Function) -> _Function:
 _HEADINGS = {
     "Where it runs": "on prefer overflow excluded with_job needs gpu slots strategy private "
     "wait_for_host",
-    "How it runs": "cwd env env_files shell tty stdin no_stdin",
+    "How it runs": "cwd git env env_files secrets shell tty stdin no_stdin",
     "Its files": "files_in files_out overwrite",
     "Its limits": "timeout memory processes max_output",
     "When, and what if": "priority due_at delay expires after unique retries on_lost",

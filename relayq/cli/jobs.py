@@ -193,17 +193,21 @@ def _not_ended(results: Sequence[JobResult], timeout: float | None) -> WaitTimeo
 
 @click.command()
 @selection.selecting
+@click.option("--alone", is_flag=True, help="Let the jobs go on that these have submitted.")
 @selection.yes_option
 @json_option
 @click.pass_context
-def cancel(ctx: click.Context, chosen: Chosen, yes: bool, as_json: bool) -> None:
-    """End jobs for good, with all of their processes, also on a host that is asleep now."""
+def cancel(ctx: click.Context, chosen: Chosen, alone: bool, yes: bool, as_json: bool) -> None:
+    """End jobs for good, with all of their processes, also on a host that is asleep now.
+
+    The jobs that they have submitted end with them.
+    """
     from relayq.cli import show
 
     with client(needs_worker=True) as relay:
         results = chosen.results(relay, _LIVE)
         selection.confirm(results, chosen, "cancel", yes=yes)
-        asked = [(result, result.state, result.cancel()) for result in results]
+        asked = [(result, result.state, result.cancel(alone=alone)) for result in results]
         told = [_told(relay, *one, silent=as_json) for one in asked]
         if as_json:
             jobs = [{"id": one.id, "state": one.state} for one in results]

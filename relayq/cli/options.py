@@ -94,6 +94,7 @@ def client(
     from relayq.cli.completion import remembered
     from relayq.cli.transfers import Shown
     from relayq.client import Relay
+    from relayq.inside import is_inside
 
     shown = Shown(quiet=quiet)
 
@@ -102,6 +103,10 @@ def client(
             shown.clear()
             click.echo(f"relayq: {line}", err=True)
 
+    if is_inside():
+        with Relay(say=say, shows=shown, is_brief=True) as relay:
+            yield relay
+        return
     url = None if starts else standing_broker(config.load())
     made = Relay(url=None if needs_worker else url, say=say, shows=shown, is_brief=True)
     with made as relay, remembered(relay):

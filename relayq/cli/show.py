@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from relayq.cli import agentfacts, files, meters, scripts
+from relayq.cli import agentfacts, families, files, git, meters, scripts
 from relayq.cli.tables import painted
 from relayq.cli.texts import age, inert, instant, limit, rfc3339, short_ids, span
 from relayq.model.jobs import FINAL, JobRecord, JobState, Outcome, Reason, Spec
@@ -121,13 +121,15 @@ def as_json(record: JobRecord) -> dict[str, Any]:
 def with_remarks(result: JobResult, record: JobRecord | None = None) -> dict[str, Any]:
     """Return a job as JSON shows it, what its limits did, and what it brought back."""
     shown = as_json(record or result.record)
-    return {**shown, "remarks": list(result.remarks), "files": files.of_result(result.files)}
+    brought = {"files": files.of_result(result.files), "git": git.of_result(result)}
+    return {**shown, "remarks": list(result.remarks), **brought}
 
 
 def tell_remarks(result: JobResult) -> None:
     """Say what a job's limits did; that one wasn't held is told by nothing else."""
     for text in result.remarks:
         remark(f"{result.id}  {inert(text)}")
+    git.tell(result)
 
 
 def spec_as_json(spec: Spec) -> dict[str, Any]:
@@ -328,15 +330,18 @@ def _what_runs(spec: Spec) -> Iterable[tuple[str, str]]:
 def _asked_for(spec: Spec) -> Iterable[tuple[str, str]]:
     is_fresh = "prompt" in spec.payload or spec.files_in or spec.files_out
     nowhere = "a fresh directory" if is_fresh else "~"
-    yield "Cwd", str(spec.payload.get("cwd") or nowhere)
+    yield "Cwd", f"{spec.payload.get('cwd') or nowhere}{git.directory(spec)}"
     if env := spec.payload.get("env"):
         yield "Env", ", ".join(env)
+    if spec.secrets:
+        yield "Secrets", ", ".join(spec.secrets)
     yield from files.asked(spec)
     yield "Limits", _limits(spec)
     if spec.due_at is not None:
         yield "Due", instant(spec.due_at)
     if spec.after:
         yield "After", ", ".join(spec.after)
+    yield from families.asked(spec)
     for label, value in (
         ("Group", spec.group),
         ("Labels", ", ".join(spec.labels)),
@@ -405,6 +410,7 @@ def _details(record: JobRecord, outcome: Outcome | None, now: float) -> Iterable
         yield "Output", _output(outcome)
         if outcome.remarks:
             yield "Limited", "\n".join(outcome.remarks)
+        yield from git.committed(outcome)
         yield from files.brought(outcome, record.host)
     yield "Times", _times(record, now)
     yield "Submitted", spec.submitter if spec is not None else "?"
@@ -475,7 +481,7 @@ def _times(record: JobRecord, now: float) -> str:
 def _next(record: JobRecord) -> list[str]:
     if record.state.is_final:
         gets = ["get"] if record.spec is not None and record.spec.files_out else []
-        return [*gets, "logs", "retry"]
+        return [*gets, *(["diff"] if record.spec and record.spec.git else []), "logs", "retry"]
     if record.question:
         return ["answer", "logs", "cancel"]
     if record.state is JobState.NEEDS_HUMAN:

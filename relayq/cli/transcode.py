@@ -109,7 +109,18 @@ def _known_preset(ctx: click.Context, param: click.Parameter, name: str | None) 
 )
 @detach_option
 @interrupt_option
-@options_but("shell", "command", "cwd", "env", "env_files", "files_in", "files_out", "overwrite")
+@options_but(
+    "shell",
+    "command",
+    "cwd",
+    "git",
+    "env",
+    "env_files",
+    "secrets",
+    "files_in",
+    "files_out",
+    "overwrite",
+)
 @click.argument(
     "files", metavar="IN... [OUT]", nargs=-1, required=True, shell_complete=complete("files")
 )

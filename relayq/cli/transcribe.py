@@ -92,7 +92,18 @@ class _Transcribe(HeadedCommand):
 @click.option("--overwrite", is_flag=True, help="Replace an output that exists.")
 @detach_option
 @interrupt_option
-@options_but("shell", "command", "cwd", "env", "env_files", "files_in", "files_out", "overwrite")
+@options_but(
+    "shell",
+    "command",
+    "cwd",
+    "git",
+    "env",
+    "env_files",
+    "secrets",
+    "files_in",
+    "files_out",
+    "overwrite",
+)
 @click.argument(
     "files", metavar="FILE...", nargs=-1, required=True, shell_complete=complete("files")
 )

@@ -22,7 +22,7 @@ from relayq.agents.answers import Answer, ErrorClass, Status
 from relayq.agents.classify import failure
 from relayq.agents.order import Order
 from relayq.errors import RelayqError
-from relayq.host import credentials
+from relayq.host import credentials, masking
 from relayq.host.conversation import Conversation
 from relayq.host.program import Program, Signals
 from relayq.host.sessions import Carried, SessionInUse, Sessions, write_whole
@@ -76,6 +76,7 @@ class Runner:
         self._signals = signals
         self._home = environ.get("HOME") or os.path.expanduser("~")
         self._sessions = Sessions(order.state_dir)
+        self._secrets, self._hidden = masking.of_job(environ)
         self._keys: dict[str, str] = {}
         self._mask = credentials.Mask({})
 
@@ -84,7 +85,7 @@ class Runner:
         self._sessions.prune()
         try:
             self._keys = credentials.read_keys(f"{self._order.state_dir}.env", self._order.account)
-            self._mask = credentials.Mask(self._keys)
+            self._mask = credentials.Mask(self._keys, self._hidden)
             answer = self._answered()
         except SessionInUse as error:
             said = f"the session {error} is in use by another run on this host"
@@ -222,9 +223,12 @@ class Runner:
             self._environ,
             keys=self._keys,
             passed=adapter.env_pass,
-            added=invocation.environment(
-                adapter, order, directory=directory, is_root=os.geteuid() == 0
-            ),
+            added={
+                **invocation.environment(
+                    adapter, order, directory=directory, is_root=os.geteuid() == 0
+                ),
+                **self._secrets,
+            },
         )
         if adapter.is_http:
             invocation.check(adapter, order)

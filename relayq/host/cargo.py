@@ -22,6 +22,7 @@ from relayq.host import attempts, spool
 from relayq.host.returned import Returned
 from relayq.host.stages import ORDER
 from relayq.host.staging import SMALL
+from relayq.host.worktrees import Tree
 from relayq.model.files import INLINE, FileIn, FileOut, inside
 from relayq.model.jobs import Spec, Token
 from relayq.signing import Signer
@@ -78,7 +79,9 @@ class Cargo:
             return str(self._config.home / "agents" / SCRATCH / spec.id)
         return str(directory / SCRATCH)
 
-    def load(self, spec: Spec, token: Token, directory: Path, cwd: str) -> Load:
+    def load(
+        self, spec: Spec, token: Token, directory: Path, cwd: str, tree: Tree | None = None
+    ) -> Load:
         """Return what the steps of an attempt need; raises RelayqError for files that can't be."""
         files_in, files_out = _read(spec)
         scratch = self.scratch(spec, directory)
@@ -96,6 +99,7 @@ class Cargo:
             "patience": worker.patience,
             "files_in": [one.as_dict() for one in files_in],
             "files_out": [one.as_dict() for one in files_out],
+            "git": None if tree is None else tree.as_dict(),
             "service": _as_dict(self._artifacts.service(lasts=_LASTS)),
         }
         small = {

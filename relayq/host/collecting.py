@@ -10,7 +10,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -22,6 +22,7 @@ from relayq.host import spool
 from relayq.host.cache import copy
 from relayq.host.staging import KEPT, TAKEN, Batch, Meter, Order, is_file, patiently, within
 from relayq.host.taking import is_as_taken
+from relayq.model.changes import Changes
 from relayq.model.files import INLINE, FileOut, Kept, inside, mapped
 
 #: How often a file is read again that is written to meanwhile.
@@ -47,12 +48,24 @@ class Search:
     errors: list[str] = field(default_factory=list)
 
 
-def collect(order: Order, environ: Mapping[str, str]) -> None:
-    """Bring back what there is, and leave the report on it for the worker."""
+def collect(
+    order: Order,
+    environ: Mapping[str, str],
+    changes: Changes | None = None,
+    errors: Sequence[str] = (),
+) -> None:
+    """Bring back what there is, and leave the report on it for the worker.
+
+    `changes` are those in the job's worktree, `errors` what went wrong with them.
+    """
     search = find(order)
+    search.errors += errors
+    if changes is not None and changes.patch:
+        patch = os.path.join(order.directory, changes.patch)
+        search.found.append(Found(changes.patch, patch, "", FileOut(changes.patch)))
     meter = Meter(environ, "sending", sum(os.path.getsize(one.path) for one in search.found))
     batch = Batch(order)
-    collecting = _Collecting(order, meter, batch)
+    collecting = _Collecting(order, meter, batch, "" if changes is None else changes.patch)
     try:
         kept = []
         for one in search.found:
@@ -66,6 +79,7 @@ def collect(order: Order, environ: Mapping[str, str]) -> None:
         "files": [one.as_dict() for one in kept],
         "missing": search.missing,
         "errors": search.errors,
+        "git": None if changes is None else changes.as_dict(),
     }
     spool.replace(os.path.join(order.directory, KEPT), report)
 
@@ -145,6 +159,7 @@ class _Collecting:
     order: Order
     meter: Meter
     batch: Batch
+    patch: str
 
     def bring(self, one: Found) -> Kept:
         """Bring one file to where it is meant to be, or as far as it gets."""
@@ -251,6 +266,9 @@ class _Collecting:
             with open(small, "wb") as file:
                 file.write(content)
             return replace(kept, place="inline")
+        if one.name == self.patch and self.order.service() is None:
+            # Nothing is lost: its branch has all of it.
+            raise RelayqError("there is no file service (relayq serve)")
         from relayq.transfer import put  # what is small needs no HTTP
 
         patiently(self.order, self.meter, partial(put, path=one.path, digest=digest))

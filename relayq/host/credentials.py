@@ -15,11 +15,15 @@ from relayq.errors import ConfigError
 
 #: What an agent's shell inherits as well, so nothing that is secret.
 _PASSED_ON = frozenset("PATH HOME USER LOGNAME SHELL LANG LANGUAGE TZ TMPDIR".split())
-_JOBS_OWN = ("RELAYQ_JOB_ID", "RELAYQ_ATTEMPT", "RELAYQ_DESK")
+_JOBS_OWN = (
+    *("RELAYQ_JOB_ID", "RELAYQ_ATTEMPT", "RELAYQ_DESK"),
+    *("RELAYQ_SOCKET", "RELAYQ_TOKEN"),
+)
 #: Whoever starts relayq from inside an agent must not have the next one take itself for nested.
 _NEVER = ("CLAUDECODE", "CLAUDE_CODE_")
 #: A shorter one would mask ordinary words.
 _SHORTEST_SECRET = 8
+HIDDEN = "***"
 
 
 def read_keys(path: str, account: str = "default") -> dict[str, str]:
@@ -27,22 +31,31 @@ def read_keys(path: str, account: str = "default") -> dict[str, str]:
 
     `NAME@work=value` is for the account `work` alone.
     """
+    stated = list(entries(path, private_text(path, "the agents' keys")))
+    common = {name: value for name, whose, value in stated if not whose}
+    return {**common, **{name: value for name, whose, value in stated if whose == account}}
+
+
+def private_text(path: str, what: str) -> str:
+    """Return a file's text, "" if there is none; one that others can read is a ConfigError."""
     try:
         with open(path, encoding="utf-8") as file:
             mode = os.fstat(file.fileno()).st_mode
             text = file.read()
     except FileNotFoundError:
-        return {}
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"can't read the agents' keys: {error}", place=path) from error
+        return ""
+    except UnicodeDecodeError as error:
+        # Not the error itself, which quotes what it can't read.
+        raise ConfigError(f"can't read {what}: it isn't UTF-8", place=path) from error
+    except OSError as error:
+        raise ConfigError(f"can't read {what}: {error.strerror or error}", place=path) from error
     if mode & 0o077:
-        raise ConfigError("others can read the agents' keys", place=path, hint=f"chmod 600 {path}")
-    entries = list(_entries(path, text))
-    common = {name: value for name, whose, value in entries if not whose}
-    return {**common, **{name: value for name, whose, value in entries if whose == account}}
+        raise ConfigError(f"others can read {what}", place=path, hint=f"chmod 600 {path}")
+    return text
 
 
-def _entries(path: str, text: str) -> Iterable[tuple[str, str, str]]:
+def entries(path: str, text: str) -> Iterable[tuple[str, str, str]]:
+    """Yield the name, the account ("" for all) and the value of each line that states one."""
     for number, line in enumerate(text.splitlines(), 1):
         line = line.strip().removeprefix("export ")
         if not line or line.startswith("#"):
@@ -82,17 +95,22 @@ def _is_scrubbed(name: str) -> bool:
 
 
 class Mask:
-    """Replaces keys wherever they would be written down."""
+    """Replaces keys, and texts that are `hidden`, wherever they would be written down."""
 
-    def __init__(self, keys: Mapping[str, str]) -> None:
-        secrets = {v: n for n, v in keys.items() if len(v) >= _SHORTEST_SECRET and "\n" not in v}
+    def __init__(self, keys: Mapping[str, str], hidden: Iterable[str] = ()) -> None:
+        secrets = {
+            value: f"[{name}]"
+            for name, value in keys.items()
+            if len(value) >= _SHORTEST_SECRET and "\n" not in value
+        }
+        secrets |= dict.fromkeys(hidden, HIDDEN)
         # The longest first: one may be part of another.
         self._secrets = sorted(secrets.items(), key=lambda one: -len(one[0]))
 
     def text(self, text: str) -> str:
         """Return the text with the names of the keys instead of their values."""
-        for value, name in self._secrets:
-            text = text.replace(value, f"[{name}]")
+        for value, shown in self._secrets:
+            text = text.replace(value, shown)
         return text
 
     def value(self, value: Any) -> Any:
@@ -108,6 +126,6 @@ class Mask:
 
     def line(self, raw: bytes) -> bytes:
         """Return the line likewise."""
-        for value, name in self._secrets:
-            raw = raw.replace(value.encode(), f"[{name}]".encode())
+        for value, shown in self._secrets:
+            raw = raw.replace(value.encode(), shown.encode())
         return raw

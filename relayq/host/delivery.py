@@ -256,6 +256,8 @@ class Delivery:
         brought = self._bring(attempt)
         if brought is not None:
             outcome = replace(outcome, files=tuple(one.as_dict() for one in brought.files))
+        if brought is not None and brought.git is not None:
+            outcome = replace(outcome, git=brought.git.as_dict())
         if not outcome.is_whole:
             self._send_rest(attempt)
         word = self._store.leases.finish(

@@ -18,11 +18,12 @@ from relayq import clock, kinds
 from relayq.agents import adapters
 from relayq.config import Config, Entry, install_id
 from relayq.errors import ConfigError
-from relayq.host import credentials, probes
+from relayq.host import credentials, probes, secrets
 from relayq.host.engines import weights
 from relayq.host.logins import Logins
 from relayq.model import machines
 from relayq.model.hosts import capabilities_of
+from relayq.model.secrets import need_of
 from relayq.store.leases import Registration
 
 log = logging.getLogger(__name__)
@@ -78,13 +79,14 @@ class Sheet:
         path = os.environ.get("PATH", os.defpath)
         seen = [*probes.fingerprint(path, self._agents), self._weights()]
         if seen == self._seen and clock.boottime() < self._asked_at + _DAY:
+            self.look_again()
             return
         self._found = probes.examine(self._memory, os.environ, self._agents)
         self._seen, self._asked_at = seen, clock.boottime()
         self.look_again()
 
     def look_again(self) -> None:
-        """See which agents are logged in, without asking any program."""
+        """See which agents are logged in, and which secrets there are; no program is asked."""
         found = self._composed(self._found)
         if found != self._facts:
             self._facts = found
@@ -117,6 +119,14 @@ class Sheet:
             log.warning("%s", error)
             return frozenset()
 
+    def _secrets(self) -> set[str]:
+        """Return the names of this host's secrets, as capabilities."""
+        try:
+            return {need_of(name) for name in secrets.read(str(self._config.home / secrets.FILE))}
+        except ConfigError as error:
+            log.warning("%s", error)
+            return set()
+
     def _models(self, keys: frozenset[str]) -> set[str]:
         """Return the models that can be asked from here: of one's own, or by a key."""
         own = self._config.agents
@@ -141,7 +151,7 @@ class Sheet:
         machine = probes.machine(str(self._config.home))
         facts = {**machine, **found, "agents": agents, "models": self._weights()}
         weighs = self._config.origins.get("worker.weight", "default") != "default"
-        seen = machines.capabilities_in(facts, kinds.names()) | self._models(keys)
+        seen = machines.capabilities_in(facts, kinds.names()) | self._models(keys) | self._secrets()
         slots = {**machines.resources_in(facts["gpus"]), **worker.resources}
         return {
             **facts,

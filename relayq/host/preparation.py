@@ -10,7 +10,7 @@ from typing import Any
 from relayq.agentsections import refusal
 from relayq.config import Config
 from relayq.errors import BadSignature, BrokerUnavailable, RelayqError
-from relayq.host import desk
+from relayq.host import desk, secrets, tokens
 from relayq.host.cargo import Cargo, Load
 from relayq.host.delivery import Attempt
 from relayq.host.engines import weights
@@ -19,10 +19,13 @@ from relayq.host.feed import INPUT
 from relayq.host.process import make_attempt_directory
 from relayq.host.queues import Queues
 from relayq.host.reports import REPORT
+from relayq.host.worktrees import Tree, wanted
 from relayq.kinds import Command, HostFacts, Verdict, find
+from relayq.kinds.command import expand
 from relayq.kinds.transcribe import is_hubs
 from relayq.model.accounts import Quota
 from relayq.model.jobs import JobState, Reason, Spec
+from relayq.passage import SOCKET, TOKEN
 from relayq.signing import Signer, UnknownKey
 from relayq.store import Store
 from relayq.store.leases import Claim
@@ -67,17 +70,19 @@ class Preparation:
             if spec.accounts and claim.account not in spec.accounts:
                 raise BadSignature(f"it was signed for {', '.join(spec.accounts)}")
             self._check_private(spec, claim.account)
+            self._check_secrets(spec)
             answer = self._answer(claim)
             declared = find(spec.kind)
             scratch = self._cargo.scratch(spec, attempt.directory)
+            tree, payload = self._tree(spec)
             command = declared.kind.plan(
-                declared.read_payload(spec.payload), self._facts(claim, answer, scratch)
+                declared.read_payload(payload), self._facts(claim, answer, scratch)
             )
             if command.feed and self._store.inputs.taken(spec.id):
                 raise RelayqError("its standard input went to an attempt before this one")
             load = (
-                self._cargo.load(spec, attempt.token, attempt.directory, command.cwd)
-                if scratch
+                self._cargo.load(spec, attempt.token, attempt.directory, command.cwd, tree)
+                if scratch or tree
                 else None
             )
         except BrokerUnavailable:
@@ -102,6 +107,28 @@ class Preparation:
             # A full disk, for instance: nothing was started, and that is known now.
             return no_room(error)
         return None
+
+    def _check_secrets(self, spec: Spec) -> None:
+        """Raise if this host hasn't every secret that a job asks for."""
+        if not spec.secrets:
+            return
+        known = secrets.read(self._secrets(spec)["file"])
+        if missing := [name for name in spec.secrets if name not in known]:
+            raise RelayqError(
+                f"{self._host} has no secret {', '.join(missing)}",
+                hint=f"there: relayq secret set {missing[0]}",
+            )
+
+    def _secrets(self, spec: Spec) -> dict[str, Any]:
+        """Return what the shim is told: the names, and the file that it reads the values from."""
+        path = str(self._config.home / secrets.FILE)
+        return {"file": path, "names": list(spec.secrets)}
+
+    def _tree(self, spec: Spec) -> tuple[Tree | None, Mapping[str, Any]]:
+        """Return the worktree that a job is to have, and its payload with that as directory."""
+        cwd = expand(spec.payload.get("cwd"), os.path.expanduser("~"))
+        tree = wanted(spec, self._config.home, cwd)
+        return tree, spec.payload if tree is None else {**spec.payload, "cwd": tree.cwd}
 
     def _check_private(self, spec: Spec, account: str) -> None:
         """Raise if what this host's own configuration keeps private may not run here."""
@@ -147,6 +174,7 @@ class Preparation:
         environment = job_environment(os.environ, command.env, id=token.id, attempt=token.attempt)
         environment["RELAYQ_REPORT"] = str(directory / REPORT)
         environment["RELAYQ_DESK"] = str(directory / desk.DESK)
+        environment |= {SOCKET: tokens.address(config.home), TOKEN: tokens.fresh()}
         make_attempt_directory(
             config.spool,
             directory.name,
@@ -167,6 +195,7 @@ class Preparation:
                 "job": token.id,
                 "claim": attempt.note.as_dict(),
                 **({"stage": load.argv} if load else {}),
+                **({"secrets": self._secrets(spec)} if spec.secrets else {}),
             },
         )
         if load is not None:

@@ -10,6 +10,7 @@ import logging
 import os
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 
 from relayq import clock
 from relayq.model.progress import Progress
@@ -35,6 +36,8 @@ def tell(environ: Mapping[str, str], progress: Progress, *, at_once: bool = Fals
     path = os.path.join(desk, PROGRESS)
     if not at_once and progress.fraction != 1.0 and 0 <= clock.now() - _written_at(path) < _EVERY:
         return
+    if "RELAYQ_SECRETS" in environ:
+        progress = _masked(environ, progress)
     draft = f"{path}.{os.getpid()}"
     try:
         _write(draft, progress)
@@ -42,6 +45,13 @@ def tell(environ: Mapping[str, str], progress: Progress, *, at_once: bool = Fals
     except OSError:
         with suppress(OSError):
             os.unlink(draft)
+
+
+def _masked(environ: Mapping[str, str], progress: Progress) -> Progress:
+    from relayq.host import credentials, masking  # a job without secrets doesn't pay for it
+
+    mask = credentials.Mask({}, masking.of_job(environ)[1])
+    return replace(progress, text=mask.text(progress.text), rate=mask.text(progress.rate))
 
 
 def _write(path: str, progress: Progress) -> None:

@@ -13,6 +13,7 @@ from relayq.host import spool
 from relayq.host.stages import ORDER
 from relayq.host.staging import KEPT
 from relayq.kinds import Verdict
+from relayq.model.changes import Changes
 from relayq.model.files import Kept, inside
 from relayq.model.jobs import JobState, Reason
 
@@ -21,11 +22,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Returned:
-    """The files of an attempt; the patterns that matched none, and what was refused."""
+    """The files of an attempt; the patterns that matched none, and what was refused.
+
+    `git` is what it made of a repository: its branch has that, whether or not its patch was sent.
+    """
 
     files: Sequence[Kept] = ()
     missing: Sequence[str] = ()
     errors: Sequence[str] = ()
+    git: Changes | None = None
 
     @property
     def fault(self) -> str:
@@ -35,7 +40,7 @@ class Returned:
         said += [
             f"{one.name} can't be sent: {one.error}; it lies on its host at {one.path}"
             for one in self.files
-            if one.place == "host"
+            if one.place == "host" and (self.git is None or one.name != self.git.patch)
         ]
         return "; ".join(said[:3]) + (f"; and {len(said) - 3} more" if len(said) > 3 else "")
 
@@ -60,7 +65,8 @@ def read(directory: Path) -> Returned | None:
         files = [Kept.from_dict(one) for one in raw["files"]]
         for one in files:
             inside(one.name)
-        return Returned(files, list(map(str, raw["missing"])), list(map(str, raw["errors"])))
+        git = None if raw.get("git") is None else Changes.from_dict(raw["git"])
+        return Returned(files, list(map(str, raw["missing"])), list(map(str, raw["errors"])), git)
     except (KeyError, TypeError, ValueError, AttributeError, RelayqError) as error:
         log.warning("can't read what %s brought back: %s", directory.name, error)
         return None

@@ -84,7 +84,7 @@ class Runner:
         self._replies = Replies(store)
         self._inputs = Inputs(store)
         self._store = store
-        self._signer = signer
+        self.signer = signer
         self._forks = forks
         self._preparation = Preparation(
             config, who.host, store, signer, self.queues, permit, self._cargo
@@ -300,7 +300,7 @@ class Runner:
 
     def _settle(self, attempt: Attempt, record: ExitRecord | None) -> None:
         if record is not None and not attempt.is_stale:
-            self.delivery.deliver(attempt, judge(attempt, record, self._signer), record)
+            self.delivery.deliver(attempt, judge(attempt, record, self.signer), record)
             return
         if record is None:
             sweep(attempt.directory)

@@ -124,8 +124,8 @@ def _attend(directory: str, reports: int, wake: tuple[int, int], boot: str) -> N
     _tell(reports, READY)
     try:
         begin = partial(Attempt, directory, reserved=reserved, lock=lock, boot=boot, wake=wake[0])
-        if "stage" in command:
-            from relayq.host import stages  # no job without files pays for it
+        if "stage" in command or "secrets" in command:
+            from relayq.host import stages  # no job without files or secrets pays for it
 
             record = stages.run(directory, command, output, begin)
         else:

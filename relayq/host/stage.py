@@ -17,6 +17,7 @@ from relayq.host.progress import tell
 from relayq.host.stages import FAULT, IN
 from relayq.host.staging import Order, fault_of
 from relayq.host.taking import take
+from relayq.model.changes import Changes
 from relayq.model.progress import Progress
 
 _CANCELLED = 143
@@ -50,9 +51,14 @@ def _end(number: int, frame: FrameType | None) -> None:
 def _stepped(name: str, directory: str) -> int:
     order = Order.read(directory)
     if name != IN:
-        collect(order, os.environ)
+        changes, errors = _left(order)
+        collect(order, os.environ, changes, errors)
         return 0
     try:
+        if order.git is not None:
+            from relayq.host import worktrees  # what starts programs takes longer to load
+
+            worktrees.make(order)
         take(order, os.environ)
     except (OSError, RelayqError) as error:
         fault = fault_of(error)
@@ -62,3 +68,15 @@ def _stepped(name: str, directory: str) -> int:
     finally:
         tell(os.environ, Progress(None), at_once=True)
     return 0
+
+
+def _left(order: Order) -> tuple[Changes | None, list[str]]:
+    """Return what the job made of its worktree, and why that can't be had."""
+    if order.git is None:
+        return None, []
+    from relayq.host import worktrees
+
+    try:
+        return worktrees.leave(order), []
+    except (OSError, RelayqError) as error:
+        return None, [f"its changes can't be committed: {fault_of(error).message}"]

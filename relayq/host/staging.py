@@ -57,7 +57,7 @@ class Order:
     `directory` is the attempt's, `cwd` the job's: one that `is_scratch` goes with the attempt. One
     that is `resumed` goes on with what an earlier attempt made of its inputs. `install` is this
     host's, `paths` are its names for others' directories. A transfer may stand still for `patience`
-    seconds.
+    seconds. `git` is the worktree that the job is to have (`Tree` of relayq.host.worktrees).
     """
 
     directory: str
@@ -73,6 +73,7 @@ class Order:
     patience: float
     files_in: Sequence[FileIn]
     files_out: Sequence[FileOut]
+    git: Mapping[str, Any] | None = None
 
     @classmethod
     def read(cls, directory: str) -> Self:

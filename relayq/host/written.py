@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from typing import Protocol
 
 from relayq import clock
 from relayq.host import spool
-from relayq.model.output import frame
+from relayq.model.output import MAX_FRAME, frame
+
+
+class Hider(Protocol):
+    """What hides a part of an output; it may hold back what it can't judge yet."""
+
+    def feed(self, channel: int, data: bytes) -> bytes:
+        """Return what may be written now."""
+
+    def rest(self, channel: int) -> bytes:
+        """Return what was held back, at the end."""
 
 
 class Output:
@@ -18,6 +29,8 @@ class Output:
         self._fd = os.open(path, flags, 0o600)
         self._is_torn = False
         self._room = limit
+        #: Set for a job that has secrets.
+        self.hider: Hider | None = None
         #: Whether the job wrote more than it may; what is too much isn't kept.
         self.is_over = False
         self.size = 0
@@ -25,6 +38,21 @@ class Output:
 
     def append(self, channel: int, data: bytes) -> None:
         """Append a frame; drop and count it when the disk has no room."""
+        if self.hider is None:
+            self._append(channel, data)
+        else:
+            self._append_all(channel, self.hider.feed(channel, data))
+
+    def flush(self, channel: int) -> None:
+        """Append what was held back."""
+        if self.hider is not None:
+            self._append_all(channel, self.hider.rest(channel))
+
+    def _append_all(self, channel: int, data: bytes) -> None:
+        for start in range(0, len(data), MAX_FRAME):
+            self._append(channel, data[start : start + MAX_FRAME])
+
+    def _append(self, channel: int, data: bytes) -> None:
         if self._room is not None:
             self.is_over = self.is_over or len(data) > self._room
             data = data[: self._room]

@@ -149,7 +149,7 @@ def normal_id(text: str) -> str:
 #: Fields of a spec that JSON has as lists.
 _LISTS = (
     *("after", "labels", "backoff", "retry_on", "on", "needs", "excluded", "accounts"),
-    *("files_in", "files_out"),
+    *("files_in", "files_out", "secrets", "ancestors"),
 )
 
 
@@ -166,7 +166,13 @@ class Spec:
     host that it would rather have, `prefer`, or for the one that the `strategy` chose; `with_job`
     is the job whose host it shares. It fails if no host has taken it `expires` seconds after its
     submit. `accounts` are those that a job of an agent may use (`claude/default`), the first choice
-    first. `files_in` and `files_out` are the files that travel with it (model/files.py).
+    first. `files_in` and `files_out` are the files that travel with it (model/files.py), `secrets`
+    the names of those of its host that its command gets (model/secrets.py). `ancestors` are the
+    jobs that it was submitted by, the root first; `grant` says what it may submit itself
+    (model/grants.py).
+
+    With `git` it works in a worktree of its own, at that commit of the repository that its
+    directory is in (model/changes.py).
 
     `after` are ids of jobs that must have succeeded first. `retries` counts further attempts after
     one that failed by a cause of `retry_on`, after delays that grow within `backoff`
@@ -211,6 +217,10 @@ class Spec:
     accounts: tuple[str, ...] = ()
     files_in: tuple[Mapping[str, Any], ...] = ()
     files_out: tuple[Mapping[str, Any], ...] = ()
+    git: str | None = None
+    secrets: tuple[str, ...] = ()
+    ancestors: tuple[str, ...] = ()
+    grant: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def constraints(self) -> Constraints:
@@ -225,6 +235,11 @@ class Spec:
             resources=self.resources,
             accounts=self.accounts,
         )
+
+    @property
+    def root(self) -> str:
+        """The first of the jobs of which one submitted the next, until this one."""
+        return self.ancestors[0] if self.ancestors else self.id
 
     @property
     def is_constrained(self) -> bool:
@@ -417,7 +432,8 @@ class Outcome:
     `output` holds the frames of the whole output when it is small (`is_whole`), else nothing;
     `output_bytes` is the size of the output on the worker's disk, `dropped_bytes` what a full
     disk cost. `result` is what the kind returns. `remarks` say what its limits did besides.
-    `files` are those that it brought back (`Kept` of model/files.py).
+    `files` are those that it brought back (`Kept` of model/files.py), `git` what it made of a
+    repository (`Changes` of model/changes.py).
     """
 
     id: str
@@ -436,6 +452,7 @@ class Outcome:
     run_time: float = 0.0
     remarks: tuple[str, ...] = ()
     files: tuple[Mapping[str, Any], ...] = ()
+    git: Mapping[str, Any] | None = None
 
     @property
     def is_whole(self) -> bool:

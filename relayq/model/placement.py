@@ -16,6 +16,7 @@ from typing import Any
 
 from relayq.errors import RelayqError, Unplaceable
 from relayq.model.hosts import Host
+from relayq.model.secrets import secret_in
 from relayq.model.strategies import Strategy, choose, strategy_of
 from relayq.parsing import fits
 
@@ -342,6 +343,8 @@ def _is_not(place: str) -> str:
 def _without(need: str) -> str:
     if need.startswith(KIND):
         return f"runs no {need.removeprefix(KIND)}"
+    if (secret := secret_in(need)) is not None:
+        return f"has no secret {secret}"
     return _is_not(need) if need.startswith("@") else f"lacks {need}"
 
 
@@ -360,9 +363,16 @@ def able(constraints: Constraints, hosts: Iterable[HostFacts]) -> list[HostFacts
         raise Unplaceable(
             f"no known host can take it: {_each(missing)}",
             missing=missing,
-            hint="relayq hosts; queue it anyway with --wait-for-host",
+            hint=f"{_remedy(constraints)}; queue it anyway with --wait-for-host",
         )
     return found
+
+
+def _remedy(constraints: Constraints) -> str:
+    secrets = [name for need in constraints.needs if (name := secret_in(need)) is not None]
+    if not secrets:
+        return "relayq hosts"
+    return f"on a host: relayq secret set {secrets[0]}; where which one is: relayq secret ls"
 
 
 def _each(missing: Mapping[str, Sequence[str]]) -> str:

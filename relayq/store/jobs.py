@@ -12,6 +12,7 @@ from itertools import count, islice
 from typing import TYPE_CHECKING, Any
 
 from relayq.errors import AmbiguousId, NoSuchJob, RelayqError
+from relayq.model.grants import granted
 from relayq.model.jobs import FINAL, MOVES, JobRecord, JobState, Spec, normal_id
 from relayq.model.placement import queue_of
 from relayq.model.progress import Progress
@@ -71,7 +72,8 @@ class Jobs:
 
         That gives a word for each: the state it is in, "exists" for the same spec under the same
         id, "clash" for another, "no_parent" for an unknown `after`, "taken <id> <state>" when that
-        job has its unique key and isn't ended; or ["wrong_key"].
+        job has its unique key and isn't ended; "orphan" when a job above it has ended or is to,
+        "many" or "crowded" when its root has room for no further job below it; or ["wrong_key"].
         """
         if len(submissions) > BATCH:
             raise ValueError(f"at most {BATCH} jobs a call")
@@ -183,6 +185,11 @@ class Jobs:
             pipe.zcard(self._keys("state", state))
         with broker_errors():
             return dict(zip(JobState, pipe.execute(), strict=True))
+
+    def family(self, root: str) -> Sequence[str]:
+        """Return the ids of all jobs below a root: those that it submitted, and that these did."""
+        with broker_errors():
+            return [id.decode() for id in self._connection.smembers(self._keys("family", root))]
 
     def outcome(self, id: str) -> bytes | None:
         """Return the signed outcome of the last attempt that ended, or None."""
@@ -357,6 +364,10 @@ def _asked(one: Submission) -> dict[str, str]:
         asked |= {"with": one.spec.with_job, "narrow": _queue_on_a_host(one.spec)}
     if one.spec.expires is not None:
         asked["expires"] = f"{one.spec.expires:.6f}"
+    if one.spec.ancestors:
+        grant = granted(one.spec)
+        asked |= {"ancestors": " ".join(one.spec.ancestors)}
+        asked |= {"most": str(grant.most), "at_once": str(grant.at_once)}
     return asked
 
 

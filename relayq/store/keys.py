@@ -47,6 +47,11 @@ KEYS: dict[str, tuple[str, str, str]] = {
     "done": ("done:", "stream", "one entry when the job ended, for those who wait; TTL 60 s"),
     "dependents": ("dependents:", "set", "jobs that come after this one; pruned"),
     "companions": ("companions:", "set", "jobs that are to run on this one's host; pruned"),
+    "family": (
+        "family:",
+        "set",
+        "per root: all jobs that it, or they, submitted; TTL 30 d",
+    ),
     "followers": ("followers:", "set", "replies that want the live output; TTL 7 d, pruned"),
     "reply": ("reply:", "stream", "output sent to one follower; TTL 120 s"),
     "ack": ("ack:", "string", "position up to which that follower has read; TTL 30 s"),

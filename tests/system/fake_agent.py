@@ -129,6 +129,9 @@ def do(step, *values):
             os._exit(values[0])
         case "die":
             os.kill(os.getpid(), values[0])
+        case "tell":
+            text(f"it is {os.environ.get(values[0], 'nothing')}")
+            result(os.environ.get(values[0], "nothing"))
         case "write":
             with open(values[0], "a") as file:
                 file.write(values[1])

@@ -17,6 +17,7 @@ from relayq import config, embedded
 from relayq.dispatch import Dispatcher
 from relayq.host.process import attempts
 from relayq.model.jobs import JobState
+from tests.repositories import make_repository
 from tests.system.conftest import start_fleet
 from tests.waiting import until
 
@@ -64,7 +65,7 @@ def rested(fleet):
 def ask(fleet, tmp_path, script, **asked):
     """Submit a job for an agent that acts by this script."""
     env = {"FAKE": json.dumps(script), "NOTES": str(tmp_path / "notes")}
-    others = ("timeout", "on_lost", "files_in", "files_out")
+    others = ("timeout", "on_lost", "files_in", "files_out", "secrets")
     limits = {name: asked.pop(name) for name in others if name in asked}
     payload = {"prompt": "please", "env": env, **asked}
     return fleet.job.submit("run_claude", **payload, **limits)
@@ -147,6 +148,32 @@ def test_nothing_of_an_order_is_in_the_process_table(fleet, tmp_path):
     (tmp_path / "go").touch()
     assert not [line for line in shown if "a prompt of mine" in " ".join(line)]
     until_state(fleet, job, "succeeded")
+
+
+def test_an_agent_has_its_jobs_secrets_and_nothing_that_is_kept_of_it_does(fleet, tmp_path):
+    path = fleet.home / "secrets.env"
+    path.touch(mode=0o600)
+    path.write_text("DEPLOY_KEY=a-deploy-key-of-mine\n")
+    hosts = fleet.relay.session().store.hosts
+    hosts.ask("here", {"op": "look"})
+
+    def has_it():
+        return "secret:deploy_key" in hosts.list(online_within=60)[0].capabilities
+
+    until(has_it, within=30, what="the host to say that it has the secret")
+
+    with_it = ask(fleet, tmp_path, ["init", "read", ["tell", "DEPLOY_KEY"]], secrets=["DEPLOY_KEY"])
+    until_state(fleet, with_it, JobState.SUCCEEDED)
+    without = ask(fleet, tmp_path, ["init", "read", ["tell", "DEPLOY_KEY"]])
+    until_state(fleet, without, JobState.SUCCEEDED)
+
+    first, second = runs(tmp_path)
+    assert first["env"]["DEPLOY_KEY"] == "a-deploy-key-of-mine"
+    assert "DEPLOY_KEY" not in second["env"]
+    assert (answer_of(with_it)["text"], answer_of(without)["text"]) == ("***", "nothing")
+    assert "it is ***" in with_it.stdout
+    kept = [one for one in fleet.home.rglob("*") if one.is_file() and one != path]
+    assert not [one for one in kept if b"a-deploy-key-of-mine" in one.read_bytes()]
 
 
 @pytest.mark.parametrize("leftover", ["child", "daemon"])
@@ -259,6 +286,28 @@ def test_its_files_stay_where_its_session_goes_on(fleet, tmp_path):
     (got,) = job.fetch(f"{tmp_path}/got/")
     assert Path(got).read_text() == "given\nfirst\nagain\n"
     assert (tmp_path / "notes.txt").read_text() == "given\n"
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+def test_an_answered_job_goes_on_in_the_worktree_in_which_it_asked(fleet, tmp_path):
+    repository = make_repository(tmp_path / "shop")
+    script = {
+        "first": ["init", "read", ["write", "a", "first\n"], "refused"],
+        "again": ["init", "read", ["write", "a", "again\n"], ["write", "new", "x\n"], "result"],
+    }
+    job = ask(fleet, tmp_path, script, cwd=str(repository), git=True)
+    until_state(fleet, job, "needs_human")
+    assert job.changes.commits == 1
+    assert b"+first\n" in job.patch()
+
+    answer(fleet, job.id, "yes")
+
+    until_state(fleet, job, "succeeded")
+    assert (job.changes.commits, job.changes.files) == (2, 2)
+    assert b"+first\n+again\n" in job.patch()
+    assert (repository / "a").read_text() == "one\ntwo\nthree\n"
+    notes = [json.loads(line) for line in (tmp_path / "notes").read_text().splitlines()]
+    assert {note["cwd"] for note in notes} == {str(fleet.home / "worktrees" / job.id)}
 
 
 def test_a_running_job_asks_and_hears_the_answer(fleet, tmp_path):

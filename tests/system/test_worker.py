@@ -78,7 +78,8 @@ def test_a_job_gets_its_own_environment_and_none_of_relayqs(shared_fleet, monkey
     assert f"RELAYQ_JOB_ID={result.id}" in lines
     ours = [line for line in lines if line.startswith("RELAYQ_")]
     names = {line.partition("=")[0] for line in ours}
-    assert names == {"RELAYQ_JOB_ID", "RELAYQ_ATTEMPT", "RELAYQ_REPORT", "RELAYQ_DESK"}
+    own = {"RELAYQ_JOB_ID", "RELAYQ_ATTEMPT", "RELAYQ_REPORT", "RELAYQ_DESK"}
+    assert names == {*own, "RELAYQ_SOCKET", "RELAYQ_TOKEN"}
 
 
 def test_a_job_runs_in_the_workers_home_or_where_it_was_asked_to(shared_fleet, tmp_path):

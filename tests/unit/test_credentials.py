@@ -70,6 +70,13 @@ def test_an_agent_gets_what_is_allowed_and_what_it_asked_for():
     }
 
 
+def test_a_jobs_secrets_are_masked_without_their_names():
+    mask = Mask({"KEY": "key-of-the-agent"}, ["of-the-job", "b2YtdGhlLWpvYg"])
+
+    assert mask.text("key-of-the-agent of-the-job") == "[KEY] ***"
+    assert mask.line(b'{"it": "b2YtdGhlLWpvYg"}') == b'{"it": "***"}'
+
+
 def test_keys_are_masked_the_longest_first_and_short_ones_not_at_all():
     mask = Mask({"LONG": "secret-and-more", "PART": "secret-and", "SHORT": "an"})
 

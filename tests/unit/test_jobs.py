@@ -62,6 +62,10 @@ FULL = Spec(
     accounts=("claude/default", "codex/work"),
     files_in=({"dest": "in.txt", "source": "/home/me/in.txt"},),
     files_out=({"pattern": "*.txt"},),
+    secrets=("HF_TOKEN",),
+    ancestors=("r00t00000000",),
+    grant={"depth": 1},
+    git="main",
 )
 RECORD = JobRecord(
     id="abc100000000",

@@ -275,3 +275,13 @@ def test_nonsense_is_read_once(gauge, broker, desk, seconds, monkeypatch):
         seconds[0] += 1
 
     assert (len(reads), broker.noted) == (1, [])
+
+
+def test_a_secret_is_hidden_in_what_is_said(tmp_path):
+    environ = {"RELAYQ_DESK": str(tmp_path), "RELAYQ_SECRETS": "KEY", "KEY": "of-mine-alone"}
+
+    tell(environ, Progress(0.5, "now of-mine-alone", rate="of-mine-alone/s"))
+
+    said = read(str(tmp_path / "progress.json"))
+    assert said is not None
+    assert (said.text, said.rate) == ("now ***", "***/s")

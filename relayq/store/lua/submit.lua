@@ -7,8 +7,9 @@
 -- rest: job spec   (per job; `job` is a JSON list, one argument because redis-py takes 2 us for each:
 --       id kind queue priority due on_lost retries reply after name group unique, "" for none, and
 --       where it goes by more than a queue, "" or: first (the queue that it waits in before, for
---       `overflow` seconds), with (the job whose host it wants; then on the queue `narrow`), expires)
--- Returns  "wrong_key" | one word a job: "waiting" | "scheduled" | "queued" | "failed" | "exists" | "clash" | "no_parent" | "taken <id> <state>"
+--       `overflow` seconds), with (the job whose host it wants; then on the queue `narrow`), expires,
+--       ancestors (the jobs above it, the root first), most and at_once (of all below that root))
+-- Returns  "wrong_key" | one word a job: "waiting" | "scheduled" | "queued" | "failed" | "exists" | "clash" | "no_parent" | "taken <id> <state>" | "orphan" | "many" | "crowded"
 local at = now()
 local known = call("HGET", K.meta, "key_id")
 if known and known ~= key_id then return { "wrong_key" } end
@@ -23,6 +24,27 @@ local function parents(after)
     seen[parent] = true
   end
   return unfinished, upstream
+end
+
+-- Why a job that a job submits may not be made, nil if it may. Here and not in a step before: so a
+-- cancel that goes down a family leaves nothing behind, and no count is exceeded.
+local function barred(asked)
+  local root = asked.ancestors:match("%S+")
+  local state
+  for above in asked.ancestors:gmatch("%S+") do
+    local r = call("HMGET", K.job .. above, "state", "cancel")
+    state = r[1]
+    if state == "cancelled" or r[2] then return "orphan" end
+  end
+  if state ~= "running" then return "orphan" end
+  local members = call("SMEMBERS", K.family .. root)
+  if #members >= tonumber(asked.most) then return "many" end
+  local under_way = 0
+  for _, member in ipairs(members) do
+    local its = call("HGET", K.job .. member, "state")
+    if its and not is_final(its) then under_way = under_way + 1 end
+  end
+  if under_way >= tonumber(asked.at_once) then return "crowded" end
 end
 
 -- Number a job within its name or group, in the order of submission.
@@ -96,6 +118,7 @@ for i = rest, #ARGV, 2 do
     if not r[2] and (r[1] == "failed" or r[1] == "cancelled") then upstream = true end
   end
   local stored = call("GET", K.spec .. id)
+  local refusal = asked ~= "" and asked.ancestors and barred(asked)
   local holder, its_state
   if unique ~= "" then holder, its_state = holder_of(unique) end
   if stored then
@@ -104,6 +127,8 @@ for i = rest, #ARGV, 2 do
     table.insert(words, "taken " .. holder .. " " .. its_state)
   elseif not unfinished then
     table.insert(words, "no_parent")
+  elseif refusal then
+    table.insert(words, refusal)
   else
     local state = "queued"
     if upstream then state = "failed" elseif #unfinished > 0 then state = "waiting" elseif due ~= "" and tonumber(due) > at then state = "scheduled" end
@@ -126,6 +151,11 @@ for i = rest, #ARGV, 2 do
       if state ~= "failed" then call("SET", K.unique .. unique, id) end
     end
     call("HSET", K.job .. id, unpack(fields))
+    if asked ~= "" and asked.ancestors then
+      local family = K.family .. asked.ancestors:match("%S+")
+      call("SADD", family, id)
+      call("EXPIRE", family, 2592000)
+    end
     collect("ZADD", K.ids, 0, id)
     collect("LPUSH", K.recent, id)
     collect("ZADD", K.state .. state, state == "scheduled" and due or created, id)
