@@ -24,7 +24,9 @@ import pytest
 import redis
 from hypothesis import HealthCheck, settings
 
+from tests import probing
 from tests.agents import install
+from tests.dealing import deal
 from tests.speech import voices
 from tests.waiting import until
 
@@ -52,10 +54,19 @@ settings.load_profile("relayq")
 
 def pytest_configure(config: pytest.Config) -> None:
     os.environ["RELAYQ_HOME"] = tempfile.mkdtemp(prefix="rq-nohome-")
+    if not hasattr(config, "workerinput"):
+        os.environ[probing.SHARED] = tempfile.mkdtemp(prefix="rq-tools-")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     shutil.rmtree(os.environ["RELAYQ_HOME"], ignore_errors=True)
+    if not hasattr(config, "workerinput"):
+        shutil.rmtree(os.environ[probing.SHARED], ignore_errors=True)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if there := getattr(config, "workerinput", None):  # what xdist tells a worker
+        items[:] = deal(items, there["workercount"])
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -17,6 +17,7 @@ import pytest
 from relayq import embedded
 from relayq.host.process import Shim, attempts
 from relayq.signing import load_key
+from tests.probing import remember
 from tests.system.conftest import SCALED, Fleet
 from tests.waiting import until
 
@@ -32,6 +33,7 @@ class Apart(Fleet):
         """Start the worker in its own home."""
         there = self.there / ".relayq"
         there.mkdir(parents=True, mode=0o700, exist_ok=True)
+        remember(there)
         key = there / "fleet.key"
         load_key(self.config.fleet_key_path)
         key.write_bytes(self.config.fleet_key_path.read_bytes())

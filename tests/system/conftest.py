@@ -15,6 +15,7 @@ import pytest
 from relayq import Relay, config, embedded
 from relayq.client import Job
 from relayq.host.process import Shim, attempts
+from tests.probing import remember
 from tests.waiting import until
 
 ROOT = Path(__file__).parent.parent.parent
@@ -41,6 +42,7 @@ class Fleet:
         self.home = home
         self.environ = {**os.environ, "PYTHONPATH": str(ROOT)}
         self.config = config.load(self.environ)
+        remember(home)
         self.broker = embedded.start_broker(self.config)
         self.worker: subprocess.Popen[bytes] | None = None
         self.relay = Relay(url=self.broker.url, say=lambda _: None)
@@ -97,8 +99,8 @@ class Fleet:
         self.relay.close()
 
 
-def start_fleet(home: Path, patch: pytest.MonkeyPatch) -> Iterator[Fleet]:
-    """Yield a broker with a worker that is up, and end both."""
+def start_fleet(home: Path, patch: pytest.MonkeyPatch, *, working: bool = True) -> Iterator[Fleet]:
+    """Yield a broker with a worker that is up, or with none yet, and end both."""
     for name, value in SCALED.items():
         patch.setenv(f"RELAYQ_LEASE__{name}", value)
     patch.setenv("RELAYQ_HOME", str(home))
@@ -109,7 +111,8 @@ def start_fleet(home: Path, patch: pytest.MonkeyPatch) -> Iterator[Fleet]:
     patch.setenv("RELAYQ_WORKER__NAME", "here")
     fleet = Fleet(home)
     try:
-        fleet.start_worker()
+        if working:
+            fleet.start_worker()
         yield fleet
     finally:
         fleet.close()
@@ -121,6 +124,12 @@ def fleet(home, monkeypatch):
     yield from start_fleet(home, monkeypatch)
 
 
+@pytest.fixture
+def idle_fleet(home, monkeypatch):
+    """A fleet without a worker: the test starts one as it wants it."""
+    yield from start_fleet(home, monkeypatch, working=False)
+
+
 @pytest.fixture(scope="module")
 def shared_fleet(tmp_path_factory):
     """A fleet for tests that leave worker and broker alone."""
@@ -129,3 +138,11 @@ def shared_fleet(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         yield from start_fleet(home, patch)
         embedded.stop_broker(config.load())
+
+
+@pytest.fixture
+def mended_fleet(shared_fleet):
+    """The shared fleet, for tests that end its worker and start it again."""
+    yield shared_fleet
+    if shared_fleet.worker is None or shared_fleet.worker.poll() is not None:
+        shared_fleet.start_worker()

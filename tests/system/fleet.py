@@ -22,6 +22,7 @@ from time import monotonic
 
 import psutil
 
+from tests.probing import remember
 from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
@@ -172,6 +173,7 @@ class Host:
     def configure(self, worker: str = "", *, key: str | None = None) -> None:
         """Write what a new host is given: config.yml, the broker's password, the fleet's key."""
         self.relayq_home.mkdir(parents=True, mode=0o700)
+        remember(self.relayq_home)
         address = self.fleet.broker.address
         (self.relayq_home / "config.yml").write_text(
             f"broker: {{host: {address}, port: {PORT}, password_file: password}}\n"

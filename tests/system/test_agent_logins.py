@@ -14,6 +14,7 @@ import pytest
 from relayq import embedded
 from relayq.errors import Unplaceable
 from relayq.model.jobs import JobState
+from tests.probing import remember
 from tests.system.conftest import ROOT, start_fleet
 from tests.waiting import until
 
@@ -48,6 +49,7 @@ def there(fleet, tmp_path):
     home = tmp_path / "there"
     home.mkdir(mode=0o700)
     write_key(home, "the-good-key")
+    remember(home)
     shutil.copy(fleet.home / "fleet.key", home / "fleet.key")
     own = {"RELAYQ_HOME": str(home), "RELAYQ_WORKER__NAME": "there"}
     url = {"RELAYQ_BROKER__URL": fleet.broker.url, "PYTHONPATH": str(ROOT)}

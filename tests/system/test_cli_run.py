@@ -62,7 +62,7 @@ def test_a_file_of_variables(cli, tmp_path, monkeypatch):
 
 
 def test_a_job_that_is_due_later(cli):
-    soon = submit("--in-time", "3s", "echo late")
+    soon = submit("--in-time", "5s", "echo late")
     assert shown(soon)["state"] == "scheduled"
     later = submit("--at", "2999-01-02 08:00", "true")
     zoned = submit("--at", "2999-01-02T08:00:00+02:00", "true")

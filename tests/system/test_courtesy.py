@@ -22,15 +22,14 @@ LOOKS = {
     "RELAYQ_WORKER__PAUSE__RESUME_AFTER": "1",
     "RELAYQ_WORKER__PAUSE__RESUME_BELOW": "95",
 }
-#: Makes the file `count` longer as fast as it can, or nearly idle, until there is a file `enough`.
-BURN = "while [ ! -e enough ]; do echo >> count; done"
-STROLL = "while [ ! -e enough ]; do echo >> count; sleep 0.1; done"
+#: Makes the file `count` longer, nearly idle, until there is a file `enough`.
+STROLL = "while [ ! -e enough ]; do echo >> count; sleep 0.02; done"
 
 
 class Counter:
     """A job that counts as long as it runs."""
 
-    def __init__(self, fleet, folder, script=BURN, **options):
+    def __init__(self, fleet, folder, script=STROLL, **options):
         self.folder = folder
         self.result = fleet.job.run(script, cwd=str(folder), **options)
         until(lambda: self.count > 0, within=15, what="the job to count")
@@ -76,14 +75,14 @@ def started_again(fleet, **environ: str) -> None:
     fleet.start_worker(**environ)
 
 
-def test_a_paused_job_makes_no_progress_and_its_limit_stands_still(fleet, tmp_path):
-    job = Counter(fleet, tmp_path, timeout=3.0)
+def test_a_paused_job_makes_no_progress_and_its_limit_stands_still(mended_fleet, tmp_path):
+    job = Counter(mended_fleet, tmp_path, timeout=3.0)
 
     job.result.pause(reason="a film")
     until(lambda: job.is_paused, within=5, what="the job to be frozen")
 
     # Longer than its limit, and than its lease.
-    assert job.stands_still_for(fleet.config.lease.length + 1)
+    assert job.stands_still_for(mended_fleet.config.lease.length + 1)
     record = job.result.record
     assert record.state == "running"
     assert record.paused.endswith(": a film")
@@ -97,8 +96,8 @@ def test_a_paused_job_makes_no_progress_and_its_limit_stands_still(fleet, tmp_pa
     assert 3.0 <= job.result.outcome().run_time < 5.5
 
 
-def test_a_pause_may_be_for_a_while(fleet, tmp_path):
-    job = Counter(fleet, tmp_path)
+def test_a_pause_may_be_for_a_while(mended_fleet, tmp_path):
+    job = Counter(mended_fleet, tmp_path)
 
     job.result.pause("2s")
     until(lambda: job.is_paused, within=5, what="the pause")
@@ -108,8 +107,8 @@ def test_a_pause_may_be_for_a_while(fleet, tmp_path):
     job.enough()
 
 
-def test_a_paused_job_can_be_cancelled(fleet, tmp_path):
-    job = Counter(fleet, tmp_path)
+def test_a_paused_job_can_be_cancelled(mended_fleet, tmp_path):
+    job = Counter(mended_fleet, tmp_path)
     job.result.pause()
     until(lambda: job.is_paused, within=5, what="the pause")
 
@@ -118,46 +117,46 @@ def test_a_paused_job_can_be_cancelled(fleet, tmp_path):
     assert job.result.wait(10).state == "cancelled"
 
 
-def test_a_host_that_is_paused_takes_nothing_new_and_freezes_what_it_runs(fleet, tmp_path):
-    job = Counter(fleet, tmp_path)
+def test_a_host_that_is_paused_takes_nothing_new_and_freezes_what_it_runs(mended_fleet, tmp_path):
+    job = Counter(mended_fleet, tmp_path)
 
-    assert fleet.job.pause_host("here", reason="a film") == ["here"]
+    assert mended_fleet.job.pause_host("here", reason="a film") == ["here"]
     until(lambda: job.is_paused, within=5, what="the pause")
-    waiting = fleet.job.run("echo waited")
+    waiting = mended_fleet.job.run("echo waited")
 
     assert job.stands_still_for(2.5)  # two pulls
     assert waiting.state == "queued"
-    assert courtesy(fleet)["state"] == "paused"
-    fleet.job.resume_host("here")
+    assert courtesy(mended_fleet)["state"] == "paused"
+    mended_fleet.job.resume_host("here")
     assert waiting.get(10) == "waited"
     assert job.goes_on()
     with pytest.raises(Conflict, match="nobody paused here"):
-        fleet.job.resume_host("here")
+        mended_fleet.job.resume_host("here")
     job.enough()
 
 
-def test_a_pause_of_the_fleet_is_obeyed_by_a_host_that_was_away(fleet):
-    fleet.end_worker()
-    fleet.job.pause_fleet()
-    waiting = fleet.job.run("echo waited")
-    fleet.start_worker()
+def test_a_pause_of_the_fleet_is_obeyed_by_a_host_that_was_away(mended_fleet):
+    mended_fleet.end_worker()
+    mended_fleet.job.pause_fleet()
+    waiting = mended_fleet.job.run("echo waited")
+    mended_fleet.start_worker()
 
-    until(lambda: courtesy(fleet).get("state") == "paused", within=10, what="the pause")
+    until(lambda: courtesy(mended_fleet).get("state") == "paused", within=10, what="the pause")
     end = clock.boottime() + 2
     until(lambda: clock.boottime() > end, what="time to pass")
     assert waiting.state == "queued"
 
-    fleet.job.resume_fleet()
+    mended_fleet.job.resume_fleet()
     assert waiting.get(10) == "waited"
 
 
-def test_a_paused_job_stays_so_when_its_worker_dies(fleet, tmp_path):
-    job = Counter(fleet, tmp_path)
+def test_a_paused_job_stays_so_when_its_worker_dies(mended_fleet, tmp_path):
+    job = Counter(mended_fleet, tmp_path)
     job.result.pause()
     until(lambda: job.is_paused, within=5, what="the pause")
 
-    fleet.end_worker(signal.SIGKILL)
-    fleet.start_worker()
+    mended_fleet.end_worker(signal.SIGKILL)
+    mended_fleet.start_worker()
 
     assert job.stands_still_for(2)
     assert job.is_paused
@@ -168,20 +167,20 @@ def test_a_paused_job_stays_so_when_its_worker_dies(fleet, tmp_path):
 
 
 def test_jobs_that_were_frozen_for_the_owner_go_on_under_a_worker_that_sees_nothing(
-    fleet, tmp_path
+    idle_fleet, tmp_path
 ):
     gate = tmp_path / "open"
-    started_again(fleet, **LOOKS, RELAYQ_WORKER__PAUSE__GATE=f"test -e {gate}")
-    until(lambda: courtesy(fleet).get("state") == "no_new_work", within=10, what="its state")
+    started_again(idle_fleet, **LOOKS, RELAYQ_WORKER__PAUSE__GATE=f"test -e {gate}")
+    until(lambda: courtesy(idle_fleet).get("state") == "no_new_work", within=10, what="its state")
     gate.touch()
-    job = Counter(fleet, tmp_path)
+    job = Counter(idle_fleet, tmp_path)
     gate.unlink()
     until(lambda: job.is_paused, within=10, what="the pause")
     assert "its gate says no (exit 1)" in job.result.record.paused
 
     gate.touch()
-    fleet.end_worker(signal.SIGKILL)
-    fleet.start_worker(**LOOKS)
+    idle_fleet.end_worker(signal.SIGKILL)
+    idle_fleet.start_worker(**LOOKS)
 
     assert job.goes_on()
     job.enough()
@@ -205,21 +204,25 @@ class Gate:
         self._file.unlink()
 
 
-def test_what_both_the_owner_and_a_person_stopped_goes_on_when_both_let_it(fleet, tmp_path):
-    gate = Gate(fleet, tmp_path)
-    job = Counter(fleet, tmp_path)
+def test_what_both_the_owner_and_a_person_stopped_goes_on_when_both_let_it(idle_fleet, tmp_path):
+    gate = Gate(idle_fleet, tmp_path)
+    job = Counter(idle_fleet, tmp_path)
     gate.close()
     until(lambda: job.is_paused, within=15, what="the owner's freeze")
 
     job.result.pause(reason="a film")
     until(lambda: job.result.record.paused.endswith("a film"), within=5, what="the person's pause")
     gate.open()
-    until(lambda: courtesy(fleet)["state"] == "ok", within=15, what="the host to go on")
+    until(lambda: courtesy(idle_fleet).get("state") == "ok", within=15, what="the host to go on")
     assert job.stands_still_for(1)
     assert job.is_paused
 
     gate.close()
-    until(lambda: courtesy(fleet)["state"] == "frozen", within=15, what="the owner to come back")
+    until(
+        lambda: courtesy(idle_fleet).get("state") == "frozen",
+        within=15,
+        what="the owner to come back",
+    )
     job.result.resume()
     until(lambda: "gate says no" in (job.result.record.paused or ""), within=3, what="the reason")
     assert job.stands_still_for(1)
@@ -229,29 +232,29 @@ def test_what_both_the_owner_and_a_person_stopped_goes_on_when_both_let_it(fleet
     job.enough()
 
 
-def test_a_job_frozen_for_the_owner_stays_so_when_its_worker_dies(fleet, tmp_path):
-    gate = Gate(fleet, tmp_path)
-    job = Counter(fleet, tmp_path)
+def test_a_job_frozen_for_the_owner_stays_so_when_its_worker_dies(idle_fleet, tmp_path):
+    gate = Gate(idle_fleet, tmp_path)
+    job = Counter(idle_fleet, tmp_path)
     gate.close()
     until(lambda: job.is_paused and job._rests(), within=15, what="the freeze")
     before = job.count
 
-    fleet.end_worker(signal.SIGKILL)
-    fleet.start_worker(**gate.environ)
+    idle_fleet.end_worker(signal.SIGKILL)
+    idle_fleet.start_worker(**gate.environ)
 
-    until(lambda: courtesy(fleet).get("state") == "frozen", within=10, what="its state")
+    until(lambda: courtesy(idle_fleet).get("state") == "frozen", within=10, what="its state")
     assert job.stands_still_for(1)
     assert job.count == before  # not even for the moment that its new worker needed
-    waiting = fleet.job.run("echo waited")
+    waiting = idle_fleet.job.run("echo waited")
     gate.open()
     assert waiting.get(20) == "waited"
     assert job.goes_on()
     job.enough()
 
 
-def test_a_job_frozen_for_the_owner_can_be_cancelled_and_its_host_handed_over(fleet, tmp_path):
-    gate = Gate(fleet, tmp_path)
-    job = Counter(fleet, tmp_path)
+def test_a_job_frozen_for_the_owner_can_be_cancelled_and_its_host_handed_over(idle_fleet, tmp_path):
+    gate = Gate(idle_fleet, tmp_path)
+    job = Counter(idle_fleet, tmp_path)
     gate.close()
     until(lambda: job.is_paused, within=15, what="the freeze")
     id = job.result.id
@@ -266,18 +269,18 @@ def test_a_job_frozen_for_the_owner_can_be_cancelled_and_its_host_handed_over(fl
     assert (ended.state, ended.paused) == ("cancelled", None)
 
 
-def test_without_a_permit_a_thaw_is_none(fleet, tmp_path):
-    job = Counter(fleet, tmp_path)
+def test_without_a_permit_a_thaw_is_none(mended_fleet, tmp_path):
+    job = Counter(mended_fleet, tmp_path)
     job.result.pause("2s")
     until(lambda: job.is_paused, within=5, what="the pause")
 
     # Its pause ends while nobody renews the permit; its own worker would park it for long.
-    fleet.end_worker(signal.SIGKILL)
-    end = clock.boottime() + fleet.config.lease.permit
+    mended_fleet.end_worker(signal.SIGKILL)
+    end = clock.boottime() + mended_fleet.config.lease.permit
     until(lambda: clock.boottime() > end, within=10, what="the permit to end")
     assert job.stands_still_for(1)
 
-    fleet.start_worker()
+    mended_fleet.start_worker()
     assert job.goes_on()
     job.enough()
 
@@ -296,7 +299,7 @@ def test_a_worker_begins_with_a_look_at_its_machine(fleet, tmp_path):
     assert waiting.get(20) == "waited"
 
 
-def test_a_machine_that_goes_to_sleep_takes_nothing_new_until_it_wakes(fleet, tmp_path):
+def test_a_machine_that_goes_to_sleep_takes_nothing_new_until_it_wakes(idle_fleet, tmp_path):
     signals, held = tmp_path / "signals", tmp_path / "held"
     for name, script in {
         "gdbus": f"exec tail -n +1 -f {signals}",
@@ -306,14 +309,16 @@ def test_a_machine_that_goes_to_sleep_takes_nothing_new_until_it_wakes(fleet, tm
         (tmp_path / name).chmod(0o755)
     said = "/org/freedesktop/login1: org.freedesktop.login1.Manager.PrepareForSleep ({},)\n"
     signals.touch()
-    started_again(fleet, PATH=f"{tmp_path}:{os.environ['PATH']}")
+    started_again(idle_fleet, PATH=f"{tmp_path}:{os.environ['PATH']}")
     until(held.exists, within=5, what="its sleep to be delayed")
 
     signals.write_text(said.format("true"))
-    until(lambda: courtesy(fleet)["state"] == "no_new_work", within=5, what="its good night")
-    assert courtesy(fleet)["reason"] == "the machine goes to sleep"
+    until(
+        lambda: courtesy(idle_fleet).get("state") == "no_new_work", within=5, what="its good night"
+    )
+    assert courtesy(idle_fleet)["reason"] == "the machine goes to sleep"
     until(lambda: not held.exists(), within=5, what="it to be let go")
-    waiting = fleet.job.run("echo waited")
+    waiting = idle_fleet.job.run("echo waited")
     assert "the machine goes to sleep" in relayq("status").stdout
     assert waiting.state == "queued"
 
@@ -321,40 +326,40 @@ def test_a_machine_that_goes_to_sleep_takes_nothing_new_until_it_wakes(fleet, tm
         file.write(said.format("false"))
     assert waiting.get(15) == "waited"
     until(held.exists, within=5, what="its next sleep to be delayed")
-    fleet.end_worker(signal.SIGKILL)
+    idle_fleet.end_worker(signal.SIGKILL)
     until(lambda: not held.exists(), within=5, what="nothing to be left of its worker")
 
 
-def test_a_worker_may_ignore_that_its_machine_sleeps(fleet, tmp_path):
+def test_a_worker_may_ignore_that_its_machine_sleeps(idle_fleet, tmp_path):
     asked = tmp_path / "asked"
     (tmp_path / "gdbus").write_text(f"#!/bin/sh\ntouch {asked}\n")
     (tmp_path / "gdbus").chmod(0o755)
 
     started_again(
-        fleet, PATH=f"{tmp_path}:{os.environ['PATH']}", RELAYQ_WORKER__DRAIN_ON_SLEEP="no"
+        idle_fleet, PATH=f"{tmp_path}:{os.environ['PATH']}", RELAYQ_WORKER__DRAIN_ON_SLEEP="no"
     )
 
-    assert fleet.job.run("echo hi").get(15) == "hi"
+    assert idle_fleet.job.run("echo hi").get(15) == "hi"
     assert not asked.exists()
 
 
-def test_what_holds_the_machine_awake_ends_with_the_last_job(fleet, tmp_path):
+def test_what_holds_the_machine_awake_ends_with_the_last_job(idle_fleet, tmp_path):
     tool, held = tmp_path / "systemd-inhibit", tmp_path / "held"
     tool.write_text(f'#!/bin/sh\ncase "$*" in *block*) echo > {held}; cat; rm {held};; esac\n')
     tool.chmod(0o755)
-    started_again(fleet, **LOOKS, PATH=f"{tmp_path}:{os.environ['PATH']}")
+    started_again(idle_fleet, **LOOKS, PATH=f"{tmp_path}:{os.environ['PATH']}")
 
-    job = Counter(fleet, tmp_path)
+    job = Counter(idle_fleet, tmp_path)
     until(held.exists, within=5, what="something to keep the machine awake")
     job.enough()
 
     until(lambda: not held.exists(), within=10, what="the machine to be let go")
 
 
-def test_keeping_awake_needs_no_tool(fleet, tmp_path):
+def test_keeping_awake_needs_no_tool(mended_fleet, tmp_path):
     assert holding_argv("linux", lambda name: None) is None
 
-    job = Counter(fleet, tmp_path)
+    job = Counter(mended_fleet, tmp_path)
 
     job.enough()
     assert job.result.wait(10).state == "succeeded"
@@ -363,8 +368,8 @@ def test_keeping_awake_needs_no_tool(fleet, tmp_path):
 # At the command line
 
 
-def test_the_commands_pause_and_resume_and_everybody_says_so(fleet, tmp_path):
-    id = submit("sleep 30")
+def test_the_commands_pause_and_resume_and_everybody_says_so(mended_fleet, tmp_path):
+    id = submit("sleep 300")
     begun(id)
 
     paused = relayq("pause", id, "--for", "1h", "--reason", "a film")
@@ -397,7 +402,7 @@ def test_the_commands_pause_and_resume_and_everybody_says_so(fleet, tmp_path):
     assert relayq("cancel", id).returncode == 0
 
 
-def test_hosts_and_the_fleet_are_paused_by_command(fleet):
+def test_hosts_and_the_fleet_are_paused_by_command(mended_fleet):
     assert relayq("pause", "--host", "here").stdout == "here  paused\n"
     assert relayq("resume", "--host", "here").stdout == "here  resumed\n"
     assert relayq("pause", "--all", "--json").stdout == '{"schema": 1, "hosts": ["here"]}\n'

@@ -12,11 +12,13 @@ import pytest
 from relayq import clock
 from tests.conftest import missing
 from tests.system.conftest import ROOT
-from tests.system.test_courtesy import LOOKS, STROLL, Counter, courtesy, started_again
+from tests.system.test_courtesy import LOOKS, Counter, courtesy, started_again
 from tests.waiting import until
 
 pytestmark = pytest.mark.system
 
+#: Makes the file `count` longer as fast as it can, until there is a file `enough`.
+BURN = "while [ ! -e enough ]; do echo >> count; done"
 #: Imported by a worker as it starts: of the machine's CPU just so much is used as a file says. So
 #: it doesn't matter what goes on around a test, in CI and elsewhere.
 PEACE = """
@@ -99,41 +101,41 @@ def skip_on_a_busy_machine() -> None:
 
 
 def test_it_freezes_its_job_while_others_need_the_machine_and_goes_on_after(
-    fleet, tmp_path, machine
+    idle_fleet, tmp_path, machine
 ):
-    started_again(fleet, **{**LOOKS, **machine.environ})
-    job = Counter(fleet, tmp_path, STROLL)
+    started_again(idle_fleet, **{**LOOKS, **machine.environ})
+    job = Counter(idle_fleet, tmp_path)
 
     with machine.in_use():
         until(lambda: job.is_paused, within=15, what="the job to be frozen")
-        waiting = fleet.job.run("echo waited")
+        waiting = idle_fleet.job.run("echo waited")
         assert job.stands_still_for(0.5)
         record = job.result.record
         assert "% of its CPU" in record.paused
         assert record.state == "running"
-        assert courtesy(fleet)["state"] == "frozen"
+        assert courtesy(idle_fleet)["state"] == "frozen"
         assert waiting.state == "queued"
 
     until(lambda: not job.is_paused, within=15, what="the thaw")
     assert job.goes_on()
     assert waiting.get(30) == "waited"
-    until(lambda: courtesy(fleet)["state"] == "ok", within=5, what="its state")
+    until(lambda: courtesy(idle_fleet).get("state") == "ok", within=5, what="its state")
     job.enough()
     assert job.result.wait(15).state == "succeeded"
 
 
 def test_with_the_default_times_it_takes_nothing_new_then_freezes_and_thaws(
-    fleet, tmp_path, machine
+    idle_fleet, tmp_path, machine
 ):
-    started_again(fleet, **machine.environ)
-    job = Counter(fleet, tmp_path, STROLL)
+    started_again(idle_fleet, **machine.environ)
+    job = Counter(idle_fleet, tmp_path)
 
     with machine.in_use():
         until(lambda: job.is_paused, within=30, what="the job to be frozen")
         assert job.stands_still_for(0.5)
-        waiting = fleet.job.run("echo waited")
-        assert courtesy(fleet)["state"] == "frozen"
-    words = [word for word in fleet.log().split() if word in ("new", "frozen:", "froze")]
+        waiting = idle_fleet.job.run("echo waited")
+        assert courtesy(idle_fleet)["state"] == "frozen"
+    words = [word for word in idle_fleet.log().split() if word in ("new", "frozen:", "froze")]
     assert words == ["new", "frozen:", "froze"]
     assert waiting.state == "queued"
 
@@ -143,10 +145,10 @@ def test_with_the_default_times_it_takes_nothing_new_then_freezes_and_thaws(
     assert job.result.wait(15).state == "succeeded"
 
 
-def test_other_processes_are_those_others(fleet, tmp_path):
+def test_other_processes_are_those_others(idle_fleet, tmp_path):
     skip_on_a_busy_machine()
-    started_again(fleet, **LOOKS, RELAYQ_WORKER__CPU_THRESHOLD="80")
-    job = Counter(fleet, tmp_path, STROLL)
+    started_again(idle_fleet, **LOOKS, RELAYQ_WORKER__CPU_THRESHOLD="80")
+    job = Counter(idle_fleet, tmp_path)
 
     with hogs():
         until(lambda: job.is_paused, within=15, what="the job to be frozen")
@@ -155,13 +157,13 @@ def test_other_processes_are_those_others(fleet, tmp_path):
     job.enough()
 
 
-def test_own_work_is_not_the_work_of_others(fleet, tmp_path):
-    started_again(fleet, **LOOKS, RELAYQ_WORKER__CPU_THRESHOLD="90")
+def test_own_work_is_not_the_work_of_others(idle_fleet, tmp_path):
+    started_again(idle_fleet, **LOOKS, RELAYQ_WORKER__CPU_THRESHOLD="90")
     folders = [tmp_path / "a", tmp_path / "b"]
     for folder in folders:
         folder.mkdir()
 
-    jobs = [Counter(fleet, folder) for folder in folders]
+    jobs = [Counter(idle_fleet, folder, BURN) for folder in folders]
 
     end = clock.boottime() + 3
     until(

@@ -12,6 +12,7 @@ import pytest
 
 from relayq import config
 from relayq.errors import JobFailed, RelayqError, Unplaceable
+from tests.probing import remember
 from tests.system.commands import relayq
 from tests.waiting import until
 
@@ -27,6 +28,7 @@ class Second:
     def __init__(self, fleet, name: str, section: str) -> None:
         self.home = fleet.home.parent / f"home-of-{name}"
         self.home.mkdir(mode=0o700)
+        remember(self.home)
         shutil.copy2(config.load().fleet_key_path, self.home / "fleet.key")
         self.name, self.fleet = name, fleet
         (self.home / "config.yml").write_text(

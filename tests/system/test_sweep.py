@@ -9,26 +9,26 @@ from relayq.model.jobs import JobState
 pytestmark = pytest.mark.system
 
 
-def test_a_worker_finds_a_job_that_no_queue_has(fleet):
-    fleet.end_worker()
-    result = fleet.job.run("echo found")
-    store = fleet.relay.session().store
+def test_a_worker_finds_a_job_that_no_queue_has(mended_fleet):
+    mended_fleet.end_worker()
+    result = mended_fleet.job.run("echo found")
+    store = mended_fleet.relay.session().store
     store.connection.delete(store.keys("queue", "any"), store.keys("nudges", "any"))
 
-    fleet.start_worker()
+    mended_fleet.start_worker()
 
     assert result.get(timeout=30) == "found"
     assert "mended" in [event.what for event in store.events.read()]
 
 
-def test_a_job_whose_parents_record_is_gone_does_not_wait_for_ever(fleet):
-    fleet.end_worker()
-    parent = fleet.job.run("true")
-    child = fleet.job.run("true", after=[parent])
-    store = fleet.relay.session().store
+def test_a_job_whose_parents_record_is_gone_does_not_wait_for_ever(mended_fleet):
+    mended_fleet.end_worker()
+    parent = mended_fleet.job.run("true")
+    child = mended_fleet.job.run("true", after=[parent])
+    store = mended_fleet.relay.session().store
     store.connection.delete(store.keys("job", parent.id))
 
-    fleet.start_worker()
+    mended_fleet.start_worker()
 
     assert child.wait(30).state is JobState.FAILED
     assert child.reason == "upstream"

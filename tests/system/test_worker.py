@@ -202,66 +202,68 @@ def test_cancel_ends_everything_that_a_job_started(shared_fleet, tmp_path):
     assert not commands_with(mark)
 
 
-def test_a_job_cancelled_while_its_worker_is_down_never_runs(fleet, tmp_path):
-    fleet.end_worker()
-    result = fleet.job.run(f"touch {tmp_path}/ran")
+def test_a_job_cancelled_while_its_worker_is_down_never_runs(mended_fleet, tmp_path):
+    mended_fleet.end_worker()
+    result = mended_fleet.job.run(f"touch {tmp_path}/ran")
     assert result.cancel() == "cancelled"
 
-    fleet.start_worker()
-    fleet.job.run("true").get(timeout=20)
+    mended_fleet.start_worker()
+    mended_fleet.job.run("true").get(timeout=20)
 
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_cancel_reaches_a_job_whose_worker_was_down(fleet, tmp_path):
-    result = fleet.job.run(f"touch {tmp_path}/up; sleep 300")
+def test_a_cancel_reaches_a_job_whose_worker_was_down(mended_fleet, tmp_path):
+    result = mended_fleet.job.run(f"touch {tmp_path}/up; sleep 300")
     until((tmp_path / "up").exists, what="the job to run")
-    fleet.end_worker(signal.SIGKILL)
+    mended_fleet.end_worker(signal.SIGKILL)
 
     assert result.cancel() == "asked"
-    fleet.start_worker()
+    mended_fleet.start_worker()
 
     with pytest.raises(JobCancelled):
         result.get(timeout=20)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_job_outlives_its_worker_and_is_adopted(fleet, tmp_path, number):
+def test_a_job_outlives_its_worker_and_is_adopted(mended_fleet, tmp_path, number):
     command = f"echo start >> {tmp_path}/starts; sleep 1.5; seq 30000"
-    result = fleet.job.run(command)
+    result = mended_fleet.job.run(command)
     until((tmp_path / "starts").exists, what="the job to run")
 
-    fleet.end_worker(number)
-    fleet.start_worker()
+    mended_fleet.end_worker(number)
+    mended_fleet.start_worker()
 
     assert result.get(timeout=20) == "\n".join(str(n) for n in range(1, 30_001))
     assert result.record.attempt == 1
     assert (tmp_path / "starts").read_text() == "start\n"
 
 
-def test_a_job_that_ended_while_no_worker_was_up_is_delivered_by_the_next(fleet, tmp_path):
-    result = fleet.job.run(f"touch {tmp_path}/up; sleep 0.5; echo done")
+def test_a_job_that_ended_while_no_worker_was_up_is_delivered_by_the_next(mended_fleet, tmp_path):
+    result = mended_fleet.job.run(f"touch {tmp_path}/up; sleep 0.5; echo done")
     until((tmp_path / "up").exists, what="the job to run")
-    fleet.end_worker(signal.SIGKILL)
-    (attempt,) = [p for p in fleet.config.spool.iterdir() if p.name.startswith(result.id)]
+    mended_fleet.end_worker(signal.SIGKILL)
+    (attempt,) = [p for p in mended_fleet.config.spool.iterdir() if p.name.startswith(result.id)]
     until((attempt / "exit").exists, what="the job to end")
 
-    fleet.start_worker()
+    mended_fleet.start_worker()
 
     assert result.get(timeout=20) == "done"
     assert result.record.attempt == 1
 
 
-def test_a_job_whose_shim_died_with_its_worker_is_run_again(fleet, tmp_path):
-    result = fleet.job.run(f"echo start >> {tmp_path}/starts; [ -e {tmp_path}/go ] || sleep 300")
+def test_a_job_whose_shim_died_with_its_worker_is_run_again(mended_fleet, tmp_path):
+    result = mended_fleet.job.run(
+        f"echo start >> {tmp_path}/starts; [ -e {tmp_path}/go ] || sleep 300"
+    )
     until((tmp_path / "starts").exists, what="the job to run")
-    (attempt,) = [p for p in fleet.config.spool.iterdir() if p.name.startswith(result.id)]
+    (attempt,) = [p for p in mended_fleet.config.spool.iterdir() if p.name.startswith(result.id)]
     shim = json.loads((attempt / "run.json").read_text())["shim"]
 
-    fleet.end_worker(signal.SIGKILL)
+    mended_fleet.end_worker(signal.SIGKILL)
     os.kill(shim, signal.SIGKILL)
     (tmp_path / "go").touch()
-    fleet.start_worker()
+    mended_fleet.start_worker()
 
     assert result.get(timeout=20) == ""
     assert result.record.attempt == 2
@@ -300,31 +302,31 @@ def test_jobs_go_on_and_are_delivered_when_the_broker_dies(fleet, tmp_path):
     assert (tmp_path / "starts").read_text() == "start\n"
 
 
-def test_nudges_still_wake_the_worker_after_the_broker_was_restarted(fleet):
+def test_nudges_still_wake_the_worker_after_the_broker_was_restarted(idle_fleet):
     from relayq import embedded
 
-    fleet.end_worker()
-    fleet.start_worker(RELAYQ_LEASE__PULL="600")
-    os.kill(fleet.broker.pid, signal.SIGKILL)
-    until(lambda: "can't reach" in fleet.log(), within=20, what="the worker to notice")
-    embedded.start_broker(fleet.config)
-    until(lambda: "answers again" in fleet.log(), within=20, what="the worker to be back")
+    idle_fleet.end_worker()
+    idle_fleet.start_worker(RELAYQ_LEASE__PULL="600")
+    os.kill(idle_fleet.broker.pid, signal.SIGKILL)
+    until(lambda: "can't reach" in idle_fleet.log(), within=20, what="the worker to notice")
+    embedded.start_broker(idle_fleet.config)
+    until(lambda: "answers again" in idle_fleet.log(), within=20, what="the worker to be back")
 
     # A nudge may have been lost with the connection, and nothing is pulled in this test.
-    results = [fleet.job.run("true") for _ in range(3)]
+    results = [idle_fleet.job.run("true") for _ in range(3)]
     until(lambda: any(r.ready() for r in results), within=20, what="a nudge to be taken")
-    rest = fleet.job.submit_many(["true"] * 60)
+    rest = idle_fleet.job.submit_many(["true"] * 60)
 
     for result in rest[:-3]:
         result.get(timeout=30)
 
 
-def test_a_lost_nudge_delays_a_job_and_loses_nothing(fleet):
-    fleet.end_worker()
-    result = fleet.job.run("echo pulled")
-    fleet.relay.session().store.connection.delete("{rq}:k:any")
+def test_a_lost_nudge_delays_a_job_and_loses_nothing(mended_fleet):
+    mended_fleet.end_worker()
+    result = mended_fleet.job.run("echo pulled")
+    mended_fleet.relay.session().store.connection.delete("{rq}:k:any")
 
-    fleet.start_worker()
+    mended_fleet.start_worker()
 
     assert result.get(timeout=20) == "pulled"
 
@@ -370,17 +372,21 @@ def test_a_second_worker_on_the_same_directory_is_refused(shared_fleet):
     assert str(shared_fleet.worker.pid) in second.stderr
 
 
-def test_celerys_own_command_starts_a_full_worker(fleet):
-    fleet.end_worker()
+def test_celerys_own_command_starts_a_full_worker(idle_fleet):
+    idle_fleet.end_worker()
     arguments = "-A relayq.tasks worker --loglevel=info --concurrency=2".split()
-    fleet.start_worker("-m", "celery", *arguments)
+    idle_fleet.start_worker("-m", "celery", *arguments)
 
     code = "from relayq.tasks import run_command; print(run_command.delay('echo hi').id)"
     ran = subprocess.run(
-        [sys.executable, "-c", code], env=fleet.environ, capture_output=True, text=True, timeout=30
+        [sys.executable, "-c", code],
+        env=idle_fleet.environ,
+        capture_output=True,
+        text=True,
+        timeout=30,
     )
 
-    assert fleet.job.fetch(ran.stdout.strip()).get(timeout=20) == "hi"
+    assert idle_fleet.job.fetch(ran.stdout.strip()).get(timeout=20) == "hi"
 
 
 def test_once_runs_what_is_queued_and_ends(fleet, tmp_path):

@@ -21,6 +21,7 @@ from relayq.model.jobs import JobState
 from relayq.results import JobResult
 from tests.agents.server import MockApi
 from tests.conftest import end_all
+from tests.probing import remember
 from tests.system.agents.place import NOWHERE, ROOT, Place, interpreter, user
 from tests.system.conftest import SCALED, Fleet
 from tests.waiting import until
@@ -179,6 +180,7 @@ def furnish(home: Path, place: Place) -> None:
     for name, text in {"agents.env": keys, "fleet.key": secrets.token_hex(32)}.items():
         (home / name).touch(mode=0o600)
         (home / name).write_text(text)
+    remember(home, place.environment()["PATH"])
     place.hand_over(home)
 
 

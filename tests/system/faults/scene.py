@@ -29,6 +29,7 @@ from relayq.client import Job
 from relayq.host.process import Shim, attempts
 from relayq.store import Store, connect
 from tests.conftest import answers
+from tests.probing import remember
 from tests.system.commands import SILENT, argv
 from tests.system.faults.proxy import Link
 from tests.waiting import until
@@ -171,6 +172,7 @@ class Host:
         self.name = name
         self.link = Link(scene.broker.port)
         self.home = scene.new_home(name)
+        remember(self.home)
         self.environ = scene.environ(self.home, self.link)
         self.environ |= {
             "RELAYQ_WORKER__NAME": name,
