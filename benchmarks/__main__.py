@@ -17,7 +17,9 @@ from benchmarks.backlog import backlog
 from benchmarks.contest import contest
 from benchmarks.figures import Figures, as_json, table
 from benchmarks.files import files
+from benchmarks.flows import flows
 from benchmarks.idle import idle
+from benchmarks.map import mapped
 from benchmarks.media import media
 from benchmarks.output import output
 from benchmarks.peers import PEERS
@@ -37,6 +39,8 @@ SUBJECTS = (
     "views",
     "files",
     "media",
+    "map",
+    "flows",
 )
 
 
@@ -95,6 +99,10 @@ def measures(chosen: argparse.Namespace) -> dict[str, Callable[[Figures, Redis],
             rounds=1 if small else few,
             seconds=1 if small else 60,
             size="160x120" if small else "1920x1080",
+        ),
+        "map": partial(mapped, rounds=few, items=40 if small else 2_000, only=chosen.only),
+        "flows": partial(
+            flows, rounds=few, steps=5 if small else 100, large=20 if small else 1_000
         ),
         "away": partial(away, peers=peers, round_trip=0.02, jobs=2 if small else 20),
     }

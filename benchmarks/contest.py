@@ -64,7 +64,7 @@ def _latency(figures: Figures, peer: Peer, jobs: int, seconds: float) -> None:
 def _throughput(figures: Figures, redis: Redis, peer: Peer, jobs: int, seconds: float) -> None:
     """Queue all, then take the results in order until the time is over."""
     pids = [worker.pid for worker in peer.workers]
-    costs = [cpu_seconds(pids), _own_cpu(), cpu_seconds([redis.process.pid])]
+    costs = [cpu_seconds(pids), own_cpu(), cpu_seconds([redis.process.pid])]
     began = time.perf_counter()
     waiting = peer.submit_many(["true"] * jobs)
     if peer.workers:
@@ -78,14 +78,14 @@ def _throughput(figures: Figures, redis: Redis, peer: Peer, jobs: int, seconds: 
             break
     rate = done / (time.perf_counter() - began)
     figures.add("true: throughput, 2 slots", peer.name, "jobs/s", rate)
-    after = [cpu_seconds(pids), _own_cpu(), cpu_seconds([redis.process.pid])]
+    after = [cpu_seconds(pids), own_cpu(), cpu_seconds([redis.process.pid])]
     spent = [(end - start) * 1000 / done for start, end in zip(costs, after, strict=True)]
     figures.add("CPU a job", peer.name, "ms", sum(spent))
     for part, cost in zip(("worker and job", "client", "Redis"), spent, strict=True):
         figures.add(f"CPU a job: {part}", peer.name, "ms", cost)
 
 
-def _own_cpu() -> float:
+def own_cpu() -> float:
     """Return this process's CPU time, with that of the commands that it ran itself."""
     own = time.process_time()
     children = resource.getrusage(resource.RUSAGE_CHILDREN)

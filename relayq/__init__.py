@@ -28,6 +28,8 @@ if TYPE_CHECKING:
         Unplaceable,
         WaitTimeout,
     )
+    from relayq.gathering import as_completed, gather
+    from relayq.workflows import flow
 
 _ERRORS = (
     "BrokerUnavailable",
@@ -44,6 +46,7 @@ _ERRORS = (
     "Unplaceable",
     "WaitTimeout",
 )
+_GATHERING = ("as_completed", "gather")
 _CLIENT = ("Job", "JobResult", "Relay", "job", "worker_status")
 
 __all__ = [
@@ -64,6 +67,9 @@ __all__ = [
     "Unplaceable",
     "WaitTimeout",
     "__version__",
+    "as_completed",
+    "flow",
+    "gather",
     "job",
     "worker_status",
 ]
@@ -72,6 +78,10 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name in _ERRORS:
         return getattr(import_module("relayq.errors"), name)
+    if name in _GATHERING:
+        return getattr(import_module("relayq.gathering"), name)
     if name in _CLIENT:
         return getattr(import_module("relayq.client"), name)
+    if name == "flow":
+        return import_module("relayq.workflows").flow
     raise AttributeError(f"module 'relayq' has no attribute {name!r}")

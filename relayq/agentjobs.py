@@ -164,6 +164,8 @@ def answer_of(record: JobRecord, outcome: Outcome | None) -> Answer | None:
     """Return what an agent's last attempt came to; None for other jobs, and before its end."""
     if record.kind not in AGENT_KINDS or outcome is None or not isinstance(outcome.result, dict):
         return None
+    if record.spec is not None and record.spec.fans:
+        return None  # the jobs that it became have the answers
     # Imported late: most who ask have no agent's job.
     from relayq.agents.answers import Answer
 

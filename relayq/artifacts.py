@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from urllib.parse import urlsplit
 
 from relayq import clock
 from relayq.config import Config
-from relayq.contents import Digest, Progress, changed, hash_file, write_content
+from relayq.contents import Digest, Progress, changed, hash_file, read_file, write_content
 from relayq.errors import NoFileService
 from relayq.model.files import INLINE
 from relayq.parsing import size_text
@@ -21,7 +21,16 @@ from relayq.signing import Signer
 from relayq.store import Store
 from relayq.transfer import Remark, Service, get, put
 
-__all__ = ["SCOPE", "Artifacts", "Digest", "Progress", "Remark", "Service", "hash_file"]
+__all__ = [
+    "SCOPE",
+    "Artifacts",
+    "Digest",
+    "Progress",
+    "Remark",
+    "Service",
+    "hash_file",
+    "read_file",
+]
 
 #: What a bearer token for the file service is good for.
 SCOPE = "files"
@@ -103,6 +112,18 @@ class Artifacts:
         digest = Digest(hashlib.sha256(content).hexdigest(), len(content))
         self._store.artifacts.keep(digest.sha256, content, job=job, is_result=is_result)
         return digest
+
+    def keep_inputs(self, contents: Sequence[tuple[str, str, bytes | None]]) -> None:
+        """Put small inputs into Redis in one go: each its sha256, its job, and its bytes.
+
+        Without bytes it is one that is there already, for another job.
+        """
+        self._store.artifacts.keep_all(contents)
+
+    def refer_inputs(self, used: Sequence[tuple[str, Iterable[Digest]]]) -> None:
+        """Say what jobs that were submitted right now need, in one go."""
+        named = [(job, [digest.sha256 for digest in digests]) for job, digests in used]
+        self._store.artifacts.refer_all([(job, some) for job, some in named if some])
 
     def read_small(self, sha256: str) -> bytes | None:
         """Return a content that is in Redis, else None; one that isn't what it says is none."""

@@ -19,17 +19,20 @@ from typing import TYPE_CHECKING, Any
 from relayq import clock, inside
 from relayq import config as configuration
 from relayq.agentjobs import OfAgents
+from relayq.analyses import OfAnalyses
 from relayq.config import Config
 from relayq.dispatch import Dispatcher
 from relayq.errors import RelayqError, Unplaceable
 from relayq.filejobs import Asked, OfFiles, files_fields
 from relayq.fleetviews import OfFleet, worker_status_of
+from relayq.maps import OfMaps
 from relayq.mediajobs import OfMedia
 from relayq.model.jobs import FINAL, JobRecord, JobState, Spec, new_id
 from relayq.model.placement import Placement, able, facts_of
 from relayq.model.selectors import check_filters
 from relayq.pausing import OfHosts
 from relayq.results import JobResult
+from relayq.schedules import OfSchedules
 from relayq.session import Session, Shows, shown_nowhere
 from relayq.signing import Signer, load_key
 from relayq.specs import OPTIONS, make_spec
@@ -155,7 +158,7 @@ class Relay:
                 self._session = None
 
 
-class Job(OfHosts, OfFleet, OfAgents, OfFiles, OfMedia, OfSpeech):
+class Job(OfHosts, OfFleet, OfAgents, OfAnalyses, OfFiles, OfMaps, OfMedia, OfSpeech, OfSchedules):
     """Submits jobs and finds them again."""
 
     def __init__(self, relay: Relay | None = None) -> None:
@@ -205,6 +208,7 @@ class Job(OfHosts, OfFleet, OfAgents, OfFiles, OfMedia, OfSpeech):
         unique: str | None = None,
         note: str | None = None,
         after: Iterable[JobResult | str] = (),
+        after_any: Iterable[JobResult | str] = (),
         due_at: float | None = None,
         delay: float = 0.0,
         expires: float | str | None = None,
@@ -242,7 +246,8 @@ class Job(OfHosts, OfFleet, OfAgents, OfFiles, OfMedia, OfSpeech):
         when its host vanishes (retry, ask, fail); `retries` allows that many further attempts
         after a failure of its own, of the causes in `retry_on` ("exit,signal", "timeout", "all",
         "exit:75,111"), after delays within `backoff` ("1s..60s"); `after` names jobs that
-        must succeed first; it is queued at `due_at` (Unix seconds), or after `delay` seconds.
+        must succeed first, `after_any` jobs that must end first, however; it is queued at `due_at`
+        (Unix seconds), or after `delay` seconds.
         `name`, `labels`, `meta`, `group` and `note` are yours, to find it by. While a job with
         the same `unique` text isn't ended, that one is returned (`is_new` False) and no
         second one queued. `follow` has the output sent from the start, for
@@ -277,6 +282,7 @@ class Job(OfHosts, OfFleet, OfAgents, OfFiles, OfMedia, OfSpeech):
             unique=unique,
             note=note,
             after=after,
+            after_any=after_any,
             due_at=due_at,
             delay=delay,
             expires=expires,
@@ -448,7 +454,7 @@ class Job(OfHosts, OfFleet, OfAgents, OfFiles, OfMedia, OfSpeech):
         relay = self.relay
         files = [options.pop(name, None) or () for name in ("files_in", "files_out")]
         options |= files_fields(relay.config, *files, overwrite=options.pop("overwrite", False))
-        for name in ("after", "with_job"):
+        for name in ("after", "after_any", "with_job"):
             if options.get(name) is not None:
                 options[name] = _ids(options[name])
         return make_spec(relay.config, kind, payload, submitter=relay.submitter, **options)

@@ -5,6 +5,7 @@ Redis has its own clock for leases (`TIME` inside the scripts); nothing here dec
 
 from __future__ import annotations
 
+import os
 import time
 
 # Linux counts suspend in CLOCK_BOOTTIME; on macOS CLOCK_MONOTONIC does (mach_continuous_time),
@@ -35,3 +36,15 @@ def boot_id() -> str:
             return linux.read().strip()
     except FileNotFoundError:
         return f"boot-{round(now() - boottime(), -1):.0f}"
+
+
+def zone() -> str:
+    """Return the name of this machine's time zone, such as Europe/Berlin; UTC if it has none."""
+    # Not on top: each fork server imports this module.
+    import re
+
+    named = os.environ.get("TZ", "").removeprefix(":")
+    if not re.fullmatch(r"[A-Za-z_]+(/[\w+-]+)*", named):
+        # Linux and macOS have a link into the directory of zones there.
+        _, _, named = os.path.realpath("/etc/localtime").partition("/zoneinfo/")
+    return "UTC" if named in ("", "Etc/UTC", "Etc/UCT") else named.removeprefix("posix/")

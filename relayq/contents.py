@@ -47,6 +47,15 @@ def reading(path: str | os.PathLike[str]) -> Iterator[FileIO]:
         yield file
 
 
+def read_file(path: str | os.PathLike[str], *, limit: int) -> tuple[Digest, bytes]:
+    """Return what a small file holds; raises FileChanged when it has grown beyond the limit."""
+    with reading(path) as file:
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise changed(path)
+    return Digest(hashlib.sha256(content).hexdigest(), len(content)), content
+
+
 def hash_file(path: str | os.PathLike[str], progress: Progress | None = None) -> Digest:
     """Read a file and return what it holds; raises FileChanged when it is written to meanwhile."""
     with reading(path) as file:

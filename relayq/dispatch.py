@@ -9,7 +9,7 @@ delivery_tag. It is never trusted: the claim decides what runs.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -24,6 +24,7 @@ from relayq.errors import (
     WrongFleetKey,
 )
 from relayq.model.grants import granted
+from relayq.model.halts import Halt
 from relayq.model.jobs import JobState, Spec
 from relayq.model.placement import (
     Constraints,
@@ -38,6 +39,7 @@ from relayq.model.questions import Reply
 from relayq.model.reviews import VERDICTS
 from relayq.signing import Signer, UnknownKey
 from relayq.store import Store
+from relayq.store.flows import FlowRecord, Rerun, common_of
 from relayq.store.jobs import BATCH, Submission
 
 #: `@id`, `@kind` and `@queue` are filled in by the scripts. Kind and Celery task share a name.
@@ -87,19 +89,17 @@ class Dispatcher:
         *,
         replies: Iterable[str] = (),
         placements: Iterable[Placement] = (),
+        halts: Sequence[Halt] = (),
+        flow: FlowRecord | None = None,
     ) -> list[Placed]:
         """Store and queue these jobs, `BATCH` a round trip; returns what became of each.
 
         When this returns, the jobs are as durable as the broker's fsync makes them. A repeat of
         the same spec is harmless. `replies`, if given, names a follower for each job, `placements`
-        what `locate` gave for it.
+        what `locate` gave for it. `halts` are those that the specs name and that may be new; `flow`
+        tells of the workflow whose run they are. Both are stored with the first jobs of theirs.
         """
-        names = list(replies) or [""] * len(specs)
-        places: Sequence[Placement | None] = list(placements) or [None] * len(specs)
-        submissions = (
-            self._submission(spec, reply, placement)
-            for spec, reply, placement in zip(specs, names, places, strict=True)
-        )
+        submissions = self.prepared(specs, replies=replies, placements=placements)
         words: list[str] = []
         answer: Callable[[], list[str]] | None = None
         try:
@@ -107,10 +107,26 @@ class Dispatcher:
             while batch := list(islice(submissions, BATCH)):
                 last, answer = answer, None
                 words += self._heard(last)
-                answer = self.store.jobs.send(batch, template=TEMPLATE, key_id=self.signer.key_id)
+                common = common_of([one.spec for one in batch], halts, flow)
+                answer = self.store.jobs.send(
+                    batch, template=TEMPLATE, key_id=self.signer.key_id, **common
+                )
         finally:
             words += self._heard(answer)
         return [_placed(spec, word) for spec, word in zip(specs, words, strict=True)]
+
+    def prepared(
+        self,
+        specs: Sequence[Spec],
+        *,
+        replies: Iterable[str] = (),
+        placements: Iterable[Placement] = (),
+    ) -> Iterator[Submission]:
+        """Yield these jobs as the store takes them, signed one by one; the rest as for `submit`."""
+        names = list(replies) or [""] * len(specs)
+        places: Sequence[Placement | None] = list(placements) or [None] * len(specs)
+        for spec, reply, placement in zip(specs, names, places, strict=True):
+            yield self._submission(spec, reply, placement)
 
     def _submission(self, spec: Spec, reply: str, placement: Placement | None) -> Submission:
         signed = self.signer.sign_spec(spec)
@@ -145,23 +161,40 @@ class Dispatcher:
             raise wrong_key()
         return words
 
+    def rerun(self, ids: Sequence[str], *, flow: str = "", force: bool = False) -> Sequence[str]:
+        """Run again what failed or was cancelled of these jobs, and what comes after that.
+
+        The ids are in an order in which each comes after those that it waits for; `flow` is the
+        workflow's run that all of them are. Returns the ids of those that run again.
+        """
+        found: Rerun = self.store.flows.rerun(ids, template=TEMPLATE, flow=flow, force=force)
+        if found.word == "unfit":
+            raise Conflict(
+                f"{found.id} is {found.fact}; only what has ended can run again",
+                hint=f"relayq wait {found.id}",
+            )
+        if found.word == "orphan":
+            raise _orphaned(found.id, found.fact, "retry")
+        if found.word == "taken":
+            raise _taken(found.id, found.fact)
+        return found.ids
+
     def retry(self, id: str, *, force: bool = False, note: str = "") -> None:
         """Queue an ended or parked job again, for a person, and with a remark of theirs."""
         word, fact = self.store.jobs.retry(id, template=TEMPLATE, force=force, note=note)
+        if word == "fanned" and not self.rerun([id], force=force):
+            raise Conflict(
+                f"{id} has succeeded, and so have the jobs that it became",
+                hint=f"relayq show {id}",
+            )
         if word == "unfit":
             raise Conflict(
                 f"{id} is {fact}; only an ended job can be retried", hint=f"relayq show {id}"
             )
         if word == "orphan":
-            raise Conflict(
-                f"{id} may still run on {fact}, which was lost and hasn't come back",
-                hint=f"if you know that it is gone: relayq retry --force {id}",
-            )
+            raise _orphaned(id, fact, "retry")
         if word == "taken":
-            raise Conflict(
-                f"{id} can't be queued again while {fact} has the same unique key",
-                hint=f"relayq wait {fact}",
-            )
+            raise _taken(id, fact)
 
     def answer(
         self,
@@ -184,10 +217,7 @@ class Dispatcher:
             reply, self.signer.sign_answer(reply), template=TEMPLATE, force=force
         )
         if word == "orphan":
-            raise Conflict(
-                f"{id} may still run on {fact}, which was lost and hasn't come back",
-                hint=f"if you know that it is gone: relayq answer --force {id}",
-            )
+            raise _orphaned(id, fact, "answer")
         if word == "unfit":
             raise Conflict(f"{id} is {fact}; it asks nothing", hint=f"relayq show {id}")
         if word == "changed":
@@ -356,6 +386,20 @@ def _strategy(spec: Spec, balance: str) -> str:
     return balance if spec.strategy is None else spec.strategy
 
 
+def _orphaned(id: str, host: str | None, verb: str) -> Conflict:
+    return Conflict(
+        f"{id} may still run on {host}, which was lost and hasn't come back",
+        hint=f"if you know that it is gone: relayq {verb} --force {id}",
+    )
+
+
+def _taken(id: str, other: str | None) -> Conflict:
+    return Conflict(
+        f"{id} can't be queued again while {other} has the same unique key",
+        hint=f"relayq wait {other}",
+    )
+
+
 def wrong_key() -> WrongFleetKey:
     """Return the error for a data set that was made with another fleet key."""
     return WrongFleetKey(
@@ -375,7 +419,7 @@ _NO_CHILD = {
 
 def _placed(spec: Spec, word: str) -> Placed:
     if word == "no_parent":
-        those = [*spec.after, *([spec.with_job] if spec.with_job else [])]
+        those = [*spec.after, *spec.after_any, *([spec.with_job] if spec.with_job else [])]
         raise NoSuchJob(f"no such job among those to come after, or to be with: {', '.join(those)}")
     if word in _NO_CHILD:
         grant = granted(spec)

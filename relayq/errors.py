@@ -4,7 +4,7 @@ RelayqError                  125  relayq itself failed
 ├─ ConfigError                    a configuration can't be used
 ├─ BrokerUnavailable              the broker can't be reached (also a ConnectionError)
 │  └─ BrokerFull                  it has no room for new work; what it has goes on
-├─ NoSuchJob, NoSuchHost, NoSuchSession  a name that relayq doesn't know
+├─ NoSuchJob, NoSuchHost, NoSuchSession, NoSuchAnalysis  a name that relayq doesn't know
 ├─ AmbiguousId                    a prefix that several jobs share
 ├─ Conflict                       the job's state doesn't allow what was asked
 ├─ Unplaceable                    no known host could ever take the job
@@ -70,6 +70,14 @@ class NoSuchJob(RelayqError):
 
 class NoSuchSession(RelayqError):
     """No session of an agent has this id or prefix."""
+
+
+class NoSuchSchedule(RelayqError):
+    """No schedule has this name."""
+
+
+class NoSuchAnalysis(RelayqError):
+    """No run of an analysis has this id or prefix."""
 
 
 class AmbiguousId(RelayqError):

@@ -37,6 +37,10 @@ if TYPE_CHECKING:
 #: What a file of a job may be given as: text as on the command line, a path, or both of its names.
 Asked = str | os.PathLike[str] | tuple[str | os.PathLike[str], str] | FileIn | FileOut
 _IS_PATTERN = frozenset("*?[")
+#: So many small files, or so many bytes of them, go to Redis in one go: one at a time each would
+#: wait for the broker's disk.
+_TOGETHER = 200
+_TOGETHER_BYTES = 2**21
 
 
 class OfFiles:
@@ -61,6 +65,7 @@ class OfFiles:
             if not takers and not waits:
                 locate([spec])
             done.append(sending.send(spec, takers))
+        sending.flush()
         return done
 
     def _refer(self, specs: Sequence[Spec]) -> None:
@@ -69,10 +74,12 @@ class OfFiles:
             return
         from relayq.artifacts import Digest
 
+        used = []
         for spec in specs:
             files = map(FileIn.from_dict, spec.files_in)
-            if digests := [Digest(one.sha256, one.size) for one in files if one.sha256]:
-                self.relay.session().artifacts.refer(spec.id, digests)
+            used.append((spec.id, [Digest(one.sha256, one.size) for one in files if one.sha256]))
+        for start in range(0, len(used), _TOGETHER):
+            self.relay.session().artifacts.refer_inputs(used[start : start + _TOGETHER])
 
 
 def files_fields(
@@ -218,12 +225,17 @@ def _check_apart(paths: Sequence[str], what: str) -> None:
 
 
 class _Sending:
-    """The files of the jobs of one submit; one that several jobs take along is sent once."""
+    """The files of the jobs of one submit; one that several jobs take along is sent once.
+
+    Small ones are gathered: `flush` sends the last of them.
+    """
 
     def __init__(self, relay: Relay) -> None:
         self._session = relay.session()
         self._artifacts = self._session.artifacts
         self._digests: dict[str, Digest] = {}
+        self._gathered: list[tuple[FileIn, str, str, bytes | None]] = []
+        self._bytes = 0
 
     def send(self, spec: Spec, takers: Sequence[Host]) -> Spec:
         """Hash and send what a job takes along, as far as no host reads it where it lies."""
@@ -236,12 +248,46 @@ class _Sending:
         sent = [one if one.is_url or one.source in left else self._send(one, spec) for one in files]
         return replace(spec, files_in=tuple(one.as_dict() for one in sent))
 
+    def flush(self) -> None:
+        """Send what was gathered."""
+        gathered, size = self._gathered, self._bytes
+        self._gathered, self._bytes = [], 0
+        if not gathered:
+            return
+        sources = {file.source for file, _, _, _ in gathered}
+        name = gathered[0][0].source if len(sources) == 1 else f"{len(sources)} files"
+        with self._session.shows("sending", name, size) as progress:
+            self._artifacts.keep_inputs([(sha256, job, some) for _, sha256, job, some in gathered])
+            if progress is not None:
+                progress(size, size)
+        for file, _, _, _ in gathered:
+            _check_same(file)
+
     def _send(self, file: FileIn, spec: Spec) -> FileIn:
+        is_small = file.size <= INLINE
+        digest = self._gather(file, spec) if is_small else self._send_large(file, spec)
+        return replace(file, sha256=digest.sha256, size=digest.size)
+
+    def _gather(self, file: FileIn, spec: Spec) -> Digest:
+        """Read a small file, unless that was done for a job before."""
+        from relayq.artifacts import read_file
+
+        digest, content = self._digests.get(file.source), None
+        if digest is None:
+            digest, content = read_file(file.source, limit=INLINE)
+            self._digests[file.source] = digest
+        self._gathered.append((file, digest.sha256, spec.id, content))
+        self._bytes += len(content or b"")
+        if len(self._gathered) >= _TOGETHER or self._bytes >= _TOGETHER_BYTES:
+            self.flush()
+        return digest
+
+    def _send_large(self, file: FileIn, spec: Spec) -> Digest:
         from relayq.artifacts import hash_file
 
         keep = partial(self._artifacts.keep, file.source, job=spec.id, remark=self._session.say)
         digest = self._digests.get(file.source)
-        if digest is None and file.size > INLINE:
+        if digest is None:
             # Before minutes are spent on it.
             self._artifacts.needed(os.path.basename(file.source), file.size)
             with self._session.shows("reading", file.source, file.size) as progress:
@@ -249,7 +295,7 @@ class _Sending:
         with self._session.shows("sending", file.source, file.size) as progress:
             digest = self._digests[file.source] = keep(digest=digest, progress=progress)
         _check_same(file)
-        return replace(file, sha256=digest.sha256, size=digest.size)
+        return digest
 
 
 def _check_same(file: FileIn) -> None:

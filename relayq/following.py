@@ -75,6 +75,9 @@ class Following:
                     continue
                 self._pieces = min(2 * self._pieces, _PIECES)
                 for piece in received:
+                    if piece.error is not None:
+                        yield from self._instead_of(piece)
+                        return
                     yield from self._take(piece)
                     if piece.end is not None and self._is_complete(piece):
                         return
@@ -111,8 +114,6 @@ class Following:
 
     def _take(self, piece: Piece) -> Iterator[Frame]:
         self._since = piece.entry
-        if piece.error is not None:
-            raise self._unavailable(piece.error)
         if piece.attempt <= self._result.told:
             return iter(())
         if piece.attempt != self._attempt:
@@ -124,6 +125,13 @@ class Following:
         self._position += len(fresh)
         self._asked_at = clock.boottime()
         return self._decoder.feed(fresh)
+
+    def _instead_of(self, piece: Piece) -> list[Frame]:
+        """Return what a host doesn't have, as the job has ended meanwhile: its outcome may."""
+        rest = self._session.surely(self._rest)
+        if rest is None:
+            raise self._unavailable(str(piece.error))
+        return rest
 
     def _is_complete(self, piece: Piece) -> bool:
         """Whether nothing can follow this last piece of an attempt."""

@@ -92,6 +92,11 @@ class SocketStore:
         while True:
             try:
                 answer = self._answer(question)
+            except PermissionError as error:
+                raise RelayqError(
+                    "what runs here isn't let to its worker's socket: an agent's sandbox, perhaps",
+                    hint="the agent needs --permission full for that",
+                ) from error
             except OSError as error:
                 if clock.boottime() >= deadline:
                     raise BrokerUnavailable(
@@ -158,9 +163,12 @@ class _Jobs(_Part):
         self.who = ""
 
     def send(
-        self, submissions: Sequence[Submission], *, template: str, key_id: str
+        self, submissions: Sequence[Submission], *, template: str, key_id: str, common: str = ""
     ) -> Callable[[], list[str]]:
         """Have the worker sign and queue these; returns as the store's own does."""
+        if common:
+            # Workflows, and jobs that end together, are people's.
+            raise _not_here()
         asked = [(one.spec.as_dict(), one.reply) for one in submissions]
         words: list[str] = self._ask("jobs.send", [asked], {})
         return lambda: words

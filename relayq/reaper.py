@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import threading
 
+from relayq import clock
 from relayq.config import Config
 from relayq.dispatch import TEMPLATE
-from relayq.errors import BrokerUnavailable
+from relayq.errors import BrokerUnavailable, RelayqError
 from relayq.host import attempts, clearing
+from relayq.signing import Signer
 from relayq.store import Store
 from relayq.store.leases import Keep, Times
 
@@ -21,14 +23,21 @@ _STEPS = 20
 #: Ticks that may be missing before it is thought that not only they were away.
 _MISSING = 6
 _AFTER_DUE = 0.02
+#: The longest time between two ticks, by the time that is configured.
+_LONGEST = 1.25
+#: As many schedules as one tick tells of.
+_MANY = 100
 
 
 class Reaper:
     """One worker's share of the fleet's housekeeping, and all of its own host's."""
 
-    def __init__(self, config: Config, store: Store) -> None:
+    def __init__(self, config: Config, store: Store, signer: Signer) -> None:
         self._config = config
         self._store = store
+        self._signer = signer
+        #: When a further tick is to come, on the clock of this boot.
+        self._comes_at = 0.0
 
     def tick(self) -> None:
         """Expire, judge, release and prune what is due."""
@@ -41,12 +50,49 @@ class Reaper:
             gap=max(lease.length / 2, _MISSING * lease.tick),
         )
         keep = Keep(age=defaults.keep_results, jobs=defaults.keep_jobs)
+        recurring = []
         for word, id in self._store.leases.tick(times, template=TEMPLATE, keep=keep):
-            log.info("%s %s", word, id, extra={"job": id})
+            if word == "recurs":
+                recurring.append(id)
+            elif word == "comes":
+                self._come_in(float(id))
+            else:
+                log.info("%s %s", word, id, extra={"job": id})
+        for name in recurring:
+            self._recur(name)
+        if len(recurring) >= _MANY:
+            self._come_in(0.0)
+
+    def _recur(self, name: str) -> None:
+        """Take a schedule's turn, and be there for the next one."""
+        # Imported only where something recurs: it knows of time zones.
+        from relayq.recurring import Turns
+
+        turns = Turns(self._store, self._signer, self._config, who=self._config.worker.name)
+        try:
+            taken = turns.take(name)
+        except BrokerUnavailable:
+            raise
+        except RelayqError as error:
+            # The other schedules aren't held up.
+            log.warning("the schedule %s has to wait: %s", name, error.message)
+            return
+        for spec in taken.jobs:
+            log.info("%s by the schedule %s", spec.id, name, extra={"job": spec.id})
+        if taken.wait is not None:
+            self._come_in(taken.wait)
+
+    def _come_in(self, delay: float) -> None:
+        """Tick for a schedule, unless that is to be done at that time anyway."""
+        now = clock.boottime()
+        if now < self._comes_at <= now + delay + 2 * _AFTER_DUE:
+            return
+        self._comes_at = now + delay + _AFTER_DUE
+        self.tick_in(delay)
 
     def tick_in(self, delay: float) -> None:
         """Tick when a job is due, if the regular tick would let it wait."""
-        if delay < self._config.lease.tick:
+        if delay < _LONGEST * self._config.lease.tick:
             timer = threading.Timer(delay + _AFTER_DUE, self._tick_once)
             timer.daemon = True
             timer.start()

@@ -33,6 +33,7 @@ from relayq.parsing import size_text
 from relayq.session import Session
 from relayq.specs import where
 from relayq.speechjobs import WithTranscript
+from relayq.stepjobs import WithOutputs
 
 if TYPE_CHECKING:
     from relayq.agents.answers import Answer
@@ -46,7 +47,7 @@ _FILE_SIZE = 153
 _FULL = 0.02
 
 
-class JobResult(WithGit, WithTranscript):
+class JobResult(WithGit, WithTranscript, WithOutputs):
     """A job that was submitted, and what becomes of it."""
 
     def __init__(

@@ -140,6 +140,8 @@ def _advice(record: JobRecord) -> str:
             return f"show {record.id}"
         case Reason.EXIT if record.exit_code in (126, 127):
             return f"logs {record.id}"
+    if record.kind == "run_batch":
+        return f"map --resume-failed {record.spec.group if record.spec else ''}"
     return f"retry {record.id}"
 
 

@@ -24,6 +24,7 @@ _canonical = json.JSONEncoder(separators=(",", ":"), sort_keys=True).encode
 _SPEC = b"relayq spec\0"
 _OUTCOME = b"relayq outcome\0"
 _REPLY = b"relayq reply\0"
+_NOTE = b"relayq note\0"
 
 
 #: `<key id>.<scope>.<when it expires, Unix seconds>.<mac>`
@@ -164,6 +165,17 @@ class Signer:
                 f"not to {question!r} of attempt {attempt}"
             )
         return reply
+
+    def sign_note(self, name: str, text: bytes) -> bytes:
+        """Return what is kept in Redis under this name, signed together with it."""
+        return self._sign(_NOTE, name.encode() + b"\n" + text)
+
+    def check_note(self, signed: bytes, *, name: str) -> bytes:
+        """Return what was kept under this name; raises as `check_spec` does."""
+        found, _, text = self._check(_NOTE, signed).partition(b"\n")
+        if found != name.encode():
+            raise BadSignature(f"what was kept as {found!r:.80} was found as {name}")
+        return text
 
     def bearer(self, scope: str, lasts: float) -> str:
         """Return a token with which a program may do what `scope` names, for so many seconds."""

@@ -23,7 +23,7 @@ from relayq.parsing import duration, fits, is_host_name
 OPTIONS = (
     "host timeout memory processes max_output priority on_lost retries backoff retry_on name "
     "labels meta group unique note after due_at delay expires on needs excluded resources prefer "
-    "overflow strategy with_job private files_in files_out overwrite git secrets grant"
+    "overflow strategy with_job private files_in files_out overwrite git secrets grant after_any"
 ).split()
 #: The names of what may be asked of a host, beside `host`.
 _ASKED = ("on", "needs", "excluded", "resources", "prefer", "overflow")
@@ -52,6 +52,7 @@ def make_spec(
     unique: str | None = None,
     note: str | None = None,
     after: tuple[str, ...] = (),
+    after_any: tuple[str, ...] = (),
     due_at: float | None = None,
     delay: float = 0.0,
     expires: float | str | None = None,
@@ -115,6 +116,7 @@ def make_spec(
         expires=None if expires is None else seconds_of("expires", expires),
         due_at=clock.now() + delay if delay > 0 else due_at,
         after=after,
+        after_any=after_any,
         name=None if name is None else check_name(name),
         labels=check_labels(labels),
         meta=check_meta(meta),

@@ -289,7 +289,7 @@ def text_of(several: Sequence[Transcript], *, named: bool = False) -> str:
 
 def value_of(record: JobRecord, result: Any) -> Any:
     """Return what `get` returns for a result: of a transcript the text."""
-    if record.kind != KIND:
+    if record.kind != KIND or (record.spec is not None and record.spec.fans):
         return result
     from relayq.model.transcripts import value_in
 

@@ -90,6 +90,7 @@ def _register(kind: str) -> KindTask:
 
 
 run_command = _register("run_command")
+run_batch = _register("run_batch")
 run_agent = _register("run_agent")
 run_claude = _register("run_claude")
 transcode = _register("transcode")

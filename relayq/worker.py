@@ -93,7 +93,7 @@ class Node:
             key_id=signer.key_id,
         )
         self._duties = Duties(self.runner, self._heartbeat, self._beat_store)
-        self._reaper = Reaper(config, self._beat_store)
+        self._reaper = Reaper(config, self._beat_store, signer)
         self.runner.delivery.on_retry = self._reaper.tick_in
         self.runner.delivery.on_login = self._heed
         # What its jobs ask waits in threads of theirs, and is the jobs' act.

@@ -17,18 +17,21 @@ PACKAGE = Path(__file__).parent.parent / "relayq"
 ROWS = (
     ("doors", "cli serve __main__"),  # a person, a program, an agent asks
     ("names", "__init__"),  # the public names, nothing else
-    ("flows", "workflows analyze reviews schedules doctor assignments"),  # many jobs as one
+    # many jobs as one
+    ("flows", "workflows workflowspecs workflowjobs flowruns reviews doctor assignments"),
     # who asks | who works
     (
         "sides",
         "client results following fetching session inside waiting specs pausing fleetviews "
-        "agentjobs filejobs gitjobs mediajobs speechjobs "
-        "| worker tasks reaper host",
+        "agentjobs filejobs gitjobs mediajobs schedules speechjobs stepjobs "
+        "analyses scattering harvesting tracks checkpoints maps mapplans mapitems mapruns "
+        "gathering | worker tasks reaper host",
     ),
     # a record becomes a nudge; files travel
     (
         "transport",
-        "dispatch signing families passage embedded artifacts transfer contents app celeryconfig",
+        "dispatch signing recurring families passage embedded artifacts transfer contents git "
+        "sourcetree app celeryconfig",
     ),
     ("truth", "store"),  # Redis
     ("kinds", "kinds agents"),  # what can be run, declared
@@ -45,7 +48,7 @@ ONLY_IN = {  # library: the modules (and everything below them) that may import 
     "celery": "app tasks worker celeryconfig",
     "kombu": "app tasks worker celeryconfig",
     "redis": "store embedded",  # everybody else catches what store/ raises
-    "subprocess": "host embedded",
+    "subprocess": "host embedded git",
 }
 
 SAYS_NOTHING = set(

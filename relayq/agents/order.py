@@ -40,6 +40,7 @@ class Order:
     the id to resume, with `fork` to branch off. `schema` is the JSON Schema of the answer, `tools`
     what the agent may use without asking, `mcp` MCP servers by name, `args` further arguments of
     the agent. `state_dir` holds sessions and their locks, `report` is the file for the answer.
+    `reads` are the files by which one tells how far it is; an `unattended` run asks no person.
     """
 
     agent: str
@@ -57,6 +58,8 @@ class Order:
     mcp: Mapping[str, Mapping[str, Any]] | None = None
     args: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
+    reads: tuple[str, ...] = ()
+    unattended: bool = False
     account: str = "default"
     answer: Reply | None = None
     is_root_allowed: bool = False
@@ -93,7 +96,7 @@ class Order:
 
 def _read(name: str, value: Any) -> Any:
     match name, value:
-        case "tools" | "args", _:
+        case "tools" | "args" | "reads", _:
             return tuple(value)
         case "answer", Mapping():
             return Reply(value.get("text", ""), tuple(value.get("allow", ())))

@@ -55,6 +55,8 @@ PATIENCE: Mapping[ErrorClass, Patience] = {
 _ELSEWHERE = frozenset(
     {ErrorClass.USAGE_LIMIT, ErrorClass.BILLING, ErrorClass.AUTH, ErrorClass.MISSING}
 )
+#: What a person is asked even about a job that nobody attends: it is the whole account's trouble.
+_ACCOUNTS_OWN = frozenset({ErrorClass.AUTH, ErrorClass.BILLING})
 #: Billing trouble is the whole account's; so long nobody asks for it again by itself.
 _BILLING_PAUSE = 3600.0
 
@@ -124,12 +126,13 @@ GO_ON = Choice("go on in the same session", text=CONTINUE)
 
 
 def decide(
-    answer: Answer, *, failures: int, fallbacks: bool, jitter: float, now: float
+    answer: Answer, *, failures: int, fallbacks: bool, jitter: float, now: float, asks: bool = True
 ) -> Decision:
     """Return what becomes of the job.
 
     `failures` is the number of counted attempts before this one, `fallbacks` whether the job
-    names an agent that comes after this one, `jitter` a random number in [0, 1).
+    names an agent that comes after this one, `jitter` a random number in [0, 1). One that doesn't
+    ask is done with the answer that it has, or has failed.
     """
     error_class = answer.error_class
     if answer.status is Status.OK or error_class is None:
@@ -158,7 +161,9 @@ def decide(
         )
     if error_class in PATIENCE:
         return _again(answer, PATIENCE[error_class], failures, jitter, account_until)
-    if error_class in _QUESTIONS:
+    if not asks and error_class is ErrorClass.NEEDS_REVIEW:
+        return Decision(JobState.SUCCEEDED, reason)
+    if error_class in _QUESTIONS and (asks or error_class in _ACCOUNTS_OWN):
         question, choices = _QUESTIONS[error_class](answer)
         return Decision(
             JobState.NEEDS_HUMAN,

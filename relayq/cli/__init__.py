@@ -26,9 +26,13 @@ SECTIONS = {
     "Run things": {
         "run": ("relayq.cli.submissions:run", "Run a command: live output, its own exit code."),
         "submit": ("relayq.cli.submissions:submit", "Queue a command and print its id."),
+        "map": ("relayq.cli.map:map_command", "Run a command once for each of many inputs."),
         "transcode": ("relayq.cli.transcode:transcode", "Convert video and sound, with progress."),
         "transcribe": ("relayq.cli.transcribe:transcribe", "Speech to text, or subtitles."),
         "agent": ("relayq.cli.agent:agent", "Have AI agents work; list, test, log in."),
+        "analyze": ("relayq.cli.analyze:analyze", "Read a codebase with N agent sessions; report."),
+        "flow": ("relayq.cli.flow:flow", "Workflows: run, ls, show, graph, cancel, retry, check."),
+        "schedule": ("relayq.cli.schedule:schedule", "Jobs that come again and again."),
         "assign": ("relayq.cli.assign:assign", "Say it in words; confirm host and agent."),
     },
     "Look and wait": {
@@ -40,6 +44,7 @@ SECTIONS = {
         "why": ("relayq.cli.why:why", "Say why jobs are where they are, host by host."),
         "top": ("relayq.cli.top:top", "Watch hosts and jobs, live."),
         "progress": ("relayq.cli.progress:progress", "Inside a job: say how far it is."),
+        "output": ("relayq.cli.outputs:output", "Inside a job: give values to the next steps."),
         "result": ("relayq.cli.jobs:result", "Print the results of jobs, and nothing else."),
         "get": ("relayq.cli.get:get", "Fetch the files that jobs brought back (cp)."),
         "diff": ("relayq.cli.git:diff", "Show what a job changed in git."),

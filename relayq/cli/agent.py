@@ -59,7 +59,7 @@ class _Run(HeadedCommand):
         "Where it runs": "local on prefer overflow excluded with_job needs gpu slots strategy "
         "private wait_for_host cwd git env env_files secrets",
         "Its limits": "timeout memory processes max_output",
-        "When, and what if": "priority due_at delay expires after unique retries on_lost",
+        "When, and what if": "priority due_at delay expires after after_any unique retries on_lost",
         "What it is called": "name group labels meta note",
     }
 
@@ -145,7 +145,7 @@ def run(
     from relayq import config
 
     loaded = config.load()
-    asked = _asked(loaded, words, agent_name, options)
+    asked = asked_of_prompt(loaded, words, agent_name, options)
     if local:
         if detach:
             raise click.UsageError("--local and --detach exclude each other")
@@ -183,7 +183,7 @@ def _run(
     from relayq.cli import output, show, transfers
 
     asked = asked if detach else transfers.coming_here(asked)
-    _until_known(relay, asked)
+    until_known(relay, asked)
     host = asked.get("host") or named_host(asked)
     made: list[JobResult] = []
 
@@ -215,7 +215,7 @@ def _run(
     return code
 
 
-def _until_known(relay: Relay, asked: dict[str, Any]) -> None:
+def until_known(relay: Relay, asked: dict[str, Any]) -> None:
     """Wait until a worker that was started with this command has said which agents it has."""
     from relayq import clock, embedded
 
@@ -258,11 +258,11 @@ def _say_next(answer: Answer | None, result: JobResult | None) -> None:
         show.hint(f"relayq agent run{local} {answer.agent} --session {answer.session_id} 'PROMPT'")
 
 
-def _asked(
+def asked_of_prompt(
     loaded: Config, words: Sequence[str], name: str | None, options: dict[str, Any]
 ) -> dict[str, Any]:
     """Return the client's keywords for what was typed, `agent` and `prompt` among them."""
-    tables = {key: _table(key, options.pop(key)) for key in ("schema", "mcp")}
+    tables = {key: json_table(key, options.pop(key)) for key in ("schema", "mcp")}
     for key in ("tools", "args", "fallbacks"):
         options[key] = list(options[key])
     options["fallbacks"] = [one for text in options["fallbacks"] for one in text.split(",") if one]
@@ -297,7 +297,7 @@ def _agent_and_prompt(loaded: Config, words: Sequence[str], name: str | None) ->
     )
 
 
-def _table(name: str, text: str | None) -> dict[str, Any] | None:
+def json_table(name: str, text: str | None) -> dict[str, Any] | None:
     """Return the JSON object that an option has, or the file that it names."""
     if text is None:
         return None

@@ -66,8 +66,9 @@ def _asked_of_each(relay: Relay, asked: Mapping[str, Any]) -> dict[str, Any]:
     if "with_job" in given:
         raise click.UsageError("--with means one host, --on all each of them")
     words = [word.strip() for text in given.pop("on") for word in text.split(",")]
-    if after := given.pop("after", None):
-        given["after"] = list(relay.job.select(after))
+    for name in ("after", "after_any"):
+        if jobs := given.pop(name, None):
+            given[name] = list(relay.job.select(jobs))
     return {**given, "on": [word for word in words if word != "all"]}
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _SHELLS = ("bash", "zsh", "fish")
 _VARIABLE = "_RELAYQ_COMPLETE"
 #: How old the file must be before a command asks the broker for all of it again, in seconds: that
-#: takes five round trips.
+#: takes six round trips.
 _FRESH = 60.0
 #: How many jobs of each state are remembered.
 _REMEMBERED = 25
@@ -132,6 +132,11 @@ def sessions(ctx: click.Context, param: click.Parameter, incomplete: str) -> lis
     return _items([(one["id"], one["what"]) for one in _cached("sessions")], incomplete)
 
 
+def schedules(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete the name of what recurs."""
+    return _items([(name, "") for name in _cached("schedules")], incomplete)
+
+
 def nothing(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Complete nothing: what stands there is the typer's own."""
     return []
@@ -212,6 +217,7 @@ def _remember(relay: Relay) -> None:
             "hosts": sorted(store.hosts.names()),
             "jobs": [_facts(record.id, record.state, record.spec) for record in records],
             "agents": sorted(_agents(relay)),
+            "schedules": sorted(store.schedules.names()),
             "sessions": [
                 {"id": one.id, "what": inert(f"{one.agent}  {one.host}:{one.cwd}")}
                 for one in store.sessions.list(limit=_REMEMBERED)

@@ -122,7 +122,7 @@ def as_shown(event: Event) -> dict[str, Any]:
 
 def line(event: Event) -> str:
     """Return an event in a line: what, which job, and the rest in words."""
-    about = event.job or event.host or event.account or ""
+    about = event.job or event.schedule or event.host or event.account or ""
     return f"{event.what:<11}  {inert(about):<{ID_LENGTH}}  {inert(story(event))}".rstrip()
 
 
@@ -138,10 +138,12 @@ def story(event: Event) -> str:
     parts = []
     if event.count > 1:
         parts.append(f"and {number_of(event.count - 1, 'more job')}" if event.job else "")
+    if event.schedule is not None and event.what in _INSTANTS:
+        parts.append(f"{number_of(event.count, 'instant')} {_INSTANTS[event.what]}")
     if event.state not in (None, "queued") or event.what == "judged":
         before = "was " if event.what == "retried" else ""
         parts.append(f"{before}{event.state}")
-    if event.state != "succeeded" or event.what == "late":
+    if event.state != "succeeded" or event.what == "late" or event.reason == "skipped":
         parts.append(_why(event))
     if event.queue is not None:
         host = event.queue.removeprefix("host.")
@@ -160,6 +162,11 @@ def story(event: Event) -> str:
     return ", ".join(part for part in parts if part)
 
 
+#: What an event of a schedule tells of instants.
+_INSTANTS = {
+    "missed": "at which nobody was there",
+    "left_out": "while the run before went on",
+}
 _REASONS = {
     "taken": "another machine has that name",
     "wrong_key": "another fleet key",

@@ -197,6 +197,13 @@ _OPTIONS = (
         help="Run after these jobs succeeded.",
     ),
     click.option(
+        "--after-any",
+        multiple=True,
+        metavar="JOB[,JOB]",
+        shell_complete=complete("jobs"),
+        help="Run after these jobs ended, however.",
+    ),
+    click.option(
         "--expires",
         type=duration_option,
         metavar="DURATION",
@@ -243,7 +250,7 @@ _HEADINGS = {
     "How it runs": "cwd git env env_files secrets shell tty stdin no_stdin",
     "Its files": "files_in files_out overwrite",
     "Its limits": "timeout memory processes max_output",
-    "When, and what if": "priority due_at delay expires after unique retries on_lost",
+    "When, and what if": "priority due_at delay expires after after_any unique retries on_lost",
     "What it is called": "name group labels meta note",
 }
 

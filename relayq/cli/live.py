@@ -24,6 +24,7 @@ from relayq.model.output import STDERR, STDOUT, Frame
 
 if TYPE_CHECKING:
     from relayq.client import Relay
+    from relayq.session import Session
     from relayq.store.progress import Sight
 
 Write = Callable[[Iterable[Frame]], None]
@@ -115,14 +116,20 @@ class Meter:
                     self._tell(clock.boottime())
 
     def _tell(self, now: float) -> None:
-        if not self._seen or self._is_amid_a_line() or not _is_in_front():
+        if not self._seen or self._is_held_up():
             return
         if not self._is_live:
             self._tell_news(now)
             return
         if self._fraction() is None and now - self._wrote < _SILENCE and self._is_running():
             return
-        text = cut(self._text(now), max(1, _columns() - 1))
+        self._draw(self._text(now))
+
+    def _room(self) -> int:
+        return _columns()
+
+    def _draw(self, line: str) -> None:
+        text = cut(line, max(1, self._room() - 1))
         if text != self._drawn:
             sys.stderr.write(f"\r{text}\x1b[K")
             sys.stderr.flush()
@@ -168,6 +175,10 @@ class Meter:
     def _is_running(self) -> bool:
         return any(map(meters.is_held, self._seen.values()))
 
+    def _is_held_up(self) -> bool:
+        """Whether a line can't be written now."""
+        return self._is_amid_a_line() or not _is_in_front()
+
     def _is_amid_a_line(self) -> bool:
         return self._open[STDERR] or (self._open[STDOUT] and _is_shared())
 
@@ -190,6 +201,13 @@ def watching(relay: Relay, ids: Sequence[str], *, quiet: bool) -> Iterator[Meter
     if quiet or not ids:
         yield meter
         return
+    with drawn(session, meter):
+        yield meter
+
+
+@contextmanager
+def drawn(session: Session, meter: Meter) -> Iterator[None]:
+    """Draw a meter as long as the context lasts; what the session says goes around it."""
     say = session.say
 
     def beside(text: str) -> None:
@@ -199,7 +217,7 @@ def watching(relay: Relay, ids: Sequence[str], *, quiet: bool) -> Iterator[Meter
     session.say = beside
     meter.start()
     try:
-        yield meter
+        yield
     finally:
         meter.close()
         if session.say is beside:

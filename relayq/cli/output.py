@@ -9,8 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from relayq import clock
 from relayq.cli import live, show, transfers, waits
-from relayq.cli.interrupts import Interrupted, held, interruptible
-from relayq.cli.options import ended, host_named, is_interactive
+from relayq.cli.interrupts import (
+    Interrupted,
+    default_way,
+    held,
+    interruptible,
+    leave_or_end,
+)
+from relayq.cli.options import ended, host_named
 from relayq.errors import OutputUnavailable, RelayqError, WaitTimeout
 from relayq.model.output import STDERR, STDOUT, Frame, only
 
@@ -23,8 +29,6 @@ Source = Callable[["JobResult"], AbstractContextManager[None]]
 
 #: How long an interrupted `run` waits for the end of the job that it cancelled.
 _CANCEL_PATIENCE = 15.0
-#: How long a detached `run` stays to hear a second ^C.
-_SECOND_THOUGHTS = 3.0
 
 
 def write(frames: Iterable[Frame]) -> None:
@@ -222,22 +226,14 @@ def _interrupted(
     result: JobResult, interrupt: Interrupted, on_interrupt: str | None, *, quiet: bool
 ) -> None:
     """Detach from a job, or end it: who can't see a message must not leave one running."""
-    sits_here = is_interactive()
-    if (on_interrupt or ("detach" if sits_here else "cancel")) == "cancel":
-        _end(result, quiet=quiet)
-        return
-    can_think_again = sits_here and str(interrupt) == "SIGINT"
-    if not quiet:
-        again = "; ^C again within 3 s cancels it" if can_think_again else ""
-        show.remark(f"detached; {result.id} goes on{again}")
-        show.hint(f"relayq attach {result.id}, or relayq cancel {result.id}")
-    if not can_think_again:
-        return
-    try:
-        clock.sleep(_SECOND_THOUGHTS)
-    except Interrupted as second:
-        if str(second) == "SIGINT":
-            _end(result, quiet=quiet)
+    leave_or_end(
+        interrupt,
+        on_interrupt or default_way(),
+        result.id,
+        hint=f"relayq attach {result.id}, or relayq cancel {result.id}",
+        end=lambda: _end(result, quiet=quiet),
+        quiet=quiet,
+    )
 
 
 def _end(result: JobResult, *, quiet: bool) -> None:

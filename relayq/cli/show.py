@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from relayq.cli import agentfacts, families, files, git, meters, scripts
+from relayq.cli import agentfacts, families, files, git, graphs, meters, outputs, scripts
 from relayq.cli.tables import painted
 from relayq.cli.texts import age, inert, instant, limit, rfc3339, short_ids, span
 from relayq.model.jobs import FINAL, JobRecord, JobState, Outcome, Reason, Spec
@@ -42,6 +42,8 @@ def command_of(spec: Spec | None) -> str:
     if "inputs" in spec.payload and "output" in spec.payload:
         return _made_of(spec.payload)
     command = spec.payload.get("cmd", "")
+    if spec.kind == "run_batch":
+        return f"{len(spec.payload['items'])} commands, the first: {spec.payload['items'][0][1]}"
     if isinstance(command, list):
         return scripts.called(command) or shlex.join(str(part) for part in command)
     return str(command) if command else " ".join(f"{k}={v}" for k, v in spec.payload.items())
@@ -84,7 +86,8 @@ def verdict(record: JobRecord, outcome: Outcome | None) -> str | None:
         case JobState.SUCCEEDED:
             return None
         case JobState.CANCELLED:
-            return f"{record.id}  cancelled{where}"
+            halted = f" ({graphs.ended(record)})" if record.reason == Reason.HALTED else ""
+            return f"{record.id}  cancelled{halted}{where}"
         case JobState.FAILED:
             took = f" after {span(outcome.run_time)}" if outcome and outcome.run_time else ""
             return f"{record.id}  failed: {inert(why_failed(record, outcome))}{took}{where}"
@@ -97,7 +100,8 @@ def why_failed(record: JobRecord, outcome: Outcome | None) -> str:
     if record.reason == Reason.EXIT and record.exit_code in _SHELL_SAYS:
         return f"exit {record.exit_code} ({_SHELL_SAYS[record.exit_code]})"
     if record.reason == Reason.UPSTREAM:
-        return "a job that it comes after failed"
+        said = outcome.error if outcome is not None else None
+        return said or f"a job that it {'became' if record.fanned else 'comes after'} failed"
     from relayq.results import failure
 
     return failure(record, outcome)
@@ -122,7 +126,7 @@ def with_remarks(result: JobResult, record: JobRecord | None = None) -> dict[str
     """Return a job as JSON shows it, what its limits did, and what it brought back."""
     shown = as_json(record or result.record)
     brought = {"files": files.of_result(result.files), "git": git.of_result(result)}
-    return {**shown, "remarks": list(result.remarks), **brought}
+    return {**shown, "remarks": list(result.remarks), "outputs": dict(result.outputs), **brought}
 
 
 def tell_remarks(result: JobResult) -> None:
@@ -195,8 +199,8 @@ def _progress(record: JobRecord, now: float) -> str:
             return due(record, now)
         case JobState.QUEUED if record.spec is not None:
             return _queued_note(record, record.spec, now)
-        case JobState.WAITING if record.spec is not None:
-            return "after " + ", ".join(record.spec.after)
+        case JobState.WAITING:
+            return graphs.awaited(record)
         case JobState.RUNNING if record.cancel_at is not None:
             return "being cancelled"
         case JobState.RUNNING if record.paused is not None:
@@ -205,7 +209,7 @@ def _progress(record: JobRecord, now: float) -> str:
             return meters.cell(record.progress, now)
         case JobState.LOST:
             return "its host doesn't answer"
-    return ""
+    return graphs.ended(record)
 
 
 def _standing_still(record: JobRecord, why: str) -> str:
@@ -339,8 +343,7 @@ def _asked_for(spec: Spec) -> Iterable[tuple[str, str]]:
     yield "Limits", _limits(spec)
     if spec.due_at is not None:
         yield "Due", instant(spec.due_at)
-    if spec.after:
-        yield "After", ", ".join(spec.after)
+    yield from graphs.asked(spec)
     yield from families.asked(spec)
     for label, value in (
         ("Group", spec.group),
@@ -389,6 +392,7 @@ def _details(record: JobRecord, outcome: Outcome | None, now: float) -> Iterable
             yield "Asked", ", ".join(asked)
         yield from _asked_for(spec)
     yield from agentfacts.did(record, outcome)
+    yield from outputs.became(record, outcome)
     if record.state is JobState.FAILED:
         yield "Failed", why_failed(record, outcome)
     elif record.state is JobState.SCHEDULED and record.attempt:
@@ -412,6 +416,7 @@ def _details(record: JobRecord, outcome: Outcome | None, now: float) -> Iterable
             yield "Limited", "\n".join(outcome.remarks)
         yield from git.committed(outcome)
         yield from files.brought(outcome, record.host)
+        yield from outputs.given(outcome)
     yield "Times", _times(record, now)
     yield "Submitted", spec.submitter if spec is not None else "?"
     if record.note:

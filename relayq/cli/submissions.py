@@ -170,6 +170,7 @@ def asked_of(
     env_files: tuple[str, ...],
     meta: tuple[str, ...],
     after: tuple[str, ...],
+    after_any: tuple[str, ...],
     **options: Any,
 ) -> dict[str, Any]:
     """Return the client's keywords for what was typed; what wasn't given is its to choose."""
@@ -181,8 +182,9 @@ def asked_of(
         given["env"] = variables_given
     if meta:
         given["meta"] = variables.pairs(meta, "--meta")
-    if after:
-        given["after"] = [one for text in after for one in text.split(",") if one.strip()]
+    for name, jobs in (("after", after), ("after_any", after_any)):
+        if jobs:
+            given[name] = [one for text in jobs for one in text.split(",") if one.strip()]
     return given
 
 
@@ -210,8 +212,9 @@ def _queued(relay: Relay, asked: dict[str, Any], *, follow: bool, quiet: bool) -
 def with_jobs(relay: Relay, asked: dict[str, Any]) -> dict[str, Any]:
     """Return the keywords with the jobs that were named found."""
     given = dict(asked)
-    if after := given.pop("after", None):
-        given["after"] = list(relay.job.select(after))
+    for name in ("after", "after_any"):
+        if jobs := given.pop(name, None):
+            given[name] = list(relay.job.select(jobs))
     if beside := given.pop("with_job", None):
         given["with_job"] = relay.job.select([beside])[0]
     return given
@@ -247,7 +250,7 @@ def _submit(relay: Relay, asked: dict[str, Any], *, quiet: bool, as_json: bool) 
 
 
 #: What can't be checked without the broker, which knows the hosts.
-_ABOUT_HOSTS = ("on", "needs", "excluded", "resources", "prefer")
+ABOUT_HOSTS = ("on", "needs", "excluded", "resources", "prefer")
 
 
 def _describe(asked: dict[str, Any], *, as_json: bool) -> None:
@@ -260,7 +263,12 @@ def _describe(asked: dict[str, Any], *, as_json: bool) -> None:
         with client() as relay:
             broadcasts.describe(relay, asked, as_json=as_json)
         return
-    named = {"after", "with_job", *(() if asked.get("wait_for_host") else _ABOUT_HOSTS)}
+    named = {
+        "after",
+        "after_any",
+        "with_job",
+        *(() if asked.get("wait_for_host") else ABOUT_HOSTS),
+    }
     with client() if named & asked.keys() else Relay() as relay:
         spec = relay.job.plan("run_command", **with_jobs(relay, asked))
     tell_plan(spec, as_json=as_json)

@@ -21,7 +21,7 @@ _WIDEST = 60
 _GIVING_WAY = {
     "STATE": 32,
     **dict.fromkeys(("WHAT", "TYPE", "NAME", "META", "LABELS", "GROUP", "SUBMITTER"), 12),
-    **dict.fromkeys(("LAST LINE", "CAN"), 12),
+    **dict.fromkeys(("LAST LINE", "CAN", "STEP", "NOTE"), 12),
     "PROGRESS": 19,
 }
 #: Columns that a narrow terminal does without, the first one first; never the first of a table.

@@ -6,7 +6,7 @@ One thread reads each job that goes on; what they read is written by the main th
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from queue import Queue
 from typing import TYPE_CHECKING
 
@@ -20,8 +20,8 @@ from relayq.model.output import Frame
 if TYPE_CHECKING:
     from relayq.client import JobResult, Relay
 
-#: Each costs a thread and a connection.
-_MOST = 100
+#: How many can be followed at once: each costs a thread and a connection.
+MOST = 100
 #: Frames that are read ahead of a slow terminal or pipe, of all jobs together.
 _AHEAD = 256
 
@@ -34,11 +34,18 @@ _Piece = tuple["JobResult", Frame | RelayqError | None]
 
 
 class Lines:
-    """Writes whole lines, each with its job's id before it."""
+    """Writes whole lines, each with its job's id, or the name that it has here, before it."""
 
-    def __init__(self, *, prefixed: bool, to: Callable[[list[Frame]], None] = write) -> None:
+    def __init__(
+        self,
+        *,
+        prefixed: bool,
+        to: Callable[[list[Frame]], None] = write,
+        names: Mapping[str, str] | None = None,
+    ) -> None:
         self._to = to
         self._prefixed = prefixed
+        self._names = names or {}
         self._begun: dict[tuple[str, int], bytes] = {}
 
     def write(self, result: JobResult, frame: Frame) -> None:
@@ -57,29 +64,36 @@ class Lines:
             self._put(id, channel, [self._begun.pop((id, channel))])
 
     def _put(self, id: str, channel: int, lines: Sequence[bytes]) -> None:
-        prefix = f"{id} | ".encode() if self._prefixed else b""
+        prefix = f"{self._names.get(id, id)} | ".encode() if self._prefixed else b""
         data = b"".join(prefix + line + b"\n" for line in lines)
         if data:
             self._to([Frame(channel, 0.0, data)])
 
 
 def follow(
-    relay: Relay, results: Sequence[JobResult], read: Read, *, quiet: bool, as_json: bool = False
+    relay: Relay,
+    results: Sequence[JobResult],
+    read: Read,
+    *,
+    quiet: bool,
+    as_json: bool = False,
+    names: Mapping[str, str] | None = None,
 ) -> int:
     """Print the output of all these jobs until the last has ended; returns the exit code.
 
-    `quiet` leaves the ids out. As JSON each piece is a value, as it is for one job.
+    `quiet` leaves the ids out, or the `names` that stand for them. As JSON each piece is a value,
+    as it is for one job.
     """
     ended = [result for result in results if not result.record.state.is_waitable]
     going = [result for result in results if result not in ended]
-    if len(going) > _MOST:
+    if len(going) > MOST:
         raise RelayqError(
-            f"{number_of(len(going), 'job')} go on; at most {_MOST} can be followed at once",
+            f"{number_of(len(going), 'job')} go on; at most {MOST} can be followed at once",
             hint="name fewer jobs, or look at them by turns: relayq ps --watch",
         )
     code = 0
     with live.watching(relay, [one.id for one in going], quiet=quiet or as_json) as meter:
-        lines = Lines(prefixed=not quiet, to=meter.around(write))
+        lines = Lines(prefixed=not quiet, to=meter.around(write), names=names)
         for result, piece in _pieces(relay, ended, going, read):
             if isinstance(piece, Frame) and as_json:
                 print_piece(result, piece)

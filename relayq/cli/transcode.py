@@ -35,7 +35,7 @@ class _Transcode(HeadedCommand):
         "Where it runs": "on prefer overflow excluded with_job needs gpu slots strategy private "
         "wait_for_host",
         "Its limits": "timeout memory processes max_output",
-        "When, and what if": "priority due_at delay expires after unique retries on_lost",
+        "When, and what if": "priority due_at delay expires after after_any unique retries on_lost",
         "What it is called": "name group labels meta note",
     }
 

@@ -57,7 +57,8 @@ def _explanation(relay: Relay, result: JobResult) -> Explanation:
     is_queued = record.state is JobState.QUEUED
     hosts = store.hosts.list(online_within=relay.config.lease.length)
     full = [host.name for host in hosts if is_queued and host.active >= host.slots]
-    after = record.spec.after if record.spec is not None else ()
+    spec = record.spec
+    after = () if spec is None else record.fanned or (*spec.after, *spec.after_any)
     scene = Scene(
         hosts=hosts,
         taken=_taken(relay, hosts, record) if is_queued else {},

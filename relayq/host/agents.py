@@ -115,6 +115,7 @@ class Runner:
             "answer": self._mask.value(answer.as_dict()),
             "home": self._home,
             "has_sessions": self._adapter.session != "none",
+            "unattended": self._order.unattended,
         }
         if len(json.dumps(report)) > LARGEST_REPORT:
             said = "its structured answer is too large; the raw events have it"

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from relayq import clock
 from relayq.errors import RelayqError
+from relayq.git import attempt
 from relayq.host import attempts, spool
-from relayq.host.git import attempt
 from relayq.host.worktrees import WORKTREES, alone
 from relayq.sections import Worktrees
 from relayq.store import Store

@@ -25,10 +25,12 @@ from relayq.agents.events import (
 from relayq.agents.order import Order
 from relayq.agents.parsers import parser_named
 from relayq.agents.summaries import Summary
+from relayq.host import progress
 from relayq.host.credentials import Mask
 from relayq.host.program import Line, Program, Signals
 from relayq.host.sessions import Carried, SessionInUse, Sessions
 from relayq.host.silence import Silence
+from relayq.model.progress import Progress
 
 #: What of standard error is looked at when a run has failed.
 _TAIL = 64 * 1024
@@ -102,6 +104,7 @@ class Conversation:
         self._silence: Silence | None = None
         self._ended_by: str | None = None
         self._is_elsewhere = False
+        self._unread = set(order.reads)
         self._carried: Carried | None = None
 
     def follow(
@@ -187,7 +190,10 @@ class Conversation:
         match event:
             case Started(session_id=str(session_id)):
                 self._enter(session_id, program)
-            case Said() | ToolCalled() | ToolEnded():
+            case ToolCalled():
+                self._progress()
+                self._reads(event)
+            case Said() | ToolEnded():
                 self._progress()
             case Finished():
                 program.said_its_last()
@@ -236,6 +242,16 @@ class Conversation:
         carried = self._carried
         if carried is not None and (carried.reply or not carried.has_progressed):
             self._carry(replace(carried, has_progressed=True, reply=""))
+
+    def _reads(self, call: ToolCalled) -> None:
+        """Say how many of the files that it is to look into it has opened."""
+        if not self._unread:
+            return
+        self._unread -= {name for name in self._unread if name in call.summary}
+        count = len(self._order.reads)
+        # Its answer is still to come when it has opened the last.
+        fraction = (count - len(self._unread)) / (count + 1)
+        progress.tell(os.environ, Progress(fraction, self._mask.text(call.summary)))
 
     def _carry(self, carried: Carried) -> None:
         self._carried = carried

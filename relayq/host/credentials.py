@@ -17,7 +17,7 @@ from relayq.errors import ConfigError
 _PASSED_ON = frozenset("PATH HOME USER LOGNAME SHELL LANG LANGUAGE TZ TMPDIR".split())
 _JOBS_OWN = (
     *("RELAYQ_JOB_ID", "RELAYQ_ATTEMPT", "RELAYQ_DESK"),
-    *("RELAYQ_SOCKET", "RELAYQ_TOKEN"),
+    *("RELAYQ_SOCKET", "RELAYQ_TOKEN", "RELAYQ_OUTPUT", "GITHUB_OUTPUT"),
 )
 #: Whoever starts relayq from inside an agent must not have the next one take itself for nested.
 _NEVER = ("CLAUDECODE", "CLAUDE_CODE_")

@@ -7,9 +7,10 @@ is answered.
 from __future__ import annotations
 
 import logging
+import math
 import random
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ from relayq import clock
 from relayq.config import Config
 from relayq.dispatch import TEMPLATE
 from relayq.errors import BrokerUnavailable, RelayqError
-from relayq.host import attempts, reports, returned
+from relayq.host import attempts, outputs, reports, returned
 from relayq.host.attempts import ClaimNote
 from relayq.host.cargo import Cargo
 from relayq.host.process import ExitRecord, Shim
@@ -71,7 +72,7 @@ class Attempt:
 
     `phase` is "claimed" until its process may start; `is_stale` once its lease moved on; `pause`
     says why its processes stand still, and is empty while they run. Files of a job that `has_files`
-    travel with it.
+    travel with it. `waited_at` is when its job last waited for jobs of its own, on the boot clock.
     """
 
     token: Token
@@ -84,6 +85,7 @@ class Attempt:
     has_files: bool = False
     pause: str = ""
     is_adopted: bool = False
+    waited_at: float = -math.inf
     log_sent: int = 0
     log_at: float = field(default_factory=clock.boottime)
     settled: threading.Event = field(default_factory=threading.Event)
@@ -124,7 +126,9 @@ def judge(attempt: Attempt, record: ExitRecord, signer: Signer) -> Verdict:
         )
     )
     verdict = _overruled(verdict, record)
-    return returned.judged(attempt.directory, verdict) if attempt.has_files else verdict
+    if attempt.has_files:
+        verdict = returned.judged(attempt.directory, verdict)
+    return outputs.judged(attempt.directory, verdict)
 
 
 def _overruled(verdict: Verdict, record: ExitRecord) -> Verdict:
@@ -214,6 +218,8 @@ class Delivery:
         )
         #: Told the seconds after which a job is due again.
         self.on_retry: Callable[[float], None] = lambda delay: None
+        #: Called with an attempt that ended, until it succeeds, before its outcome goes.
+        self.before_end: Callable[[Attempt], None] = lambda attempt: None
         #: Told of an account why it isn't logged in here, or None: it is.
         self.on_login: Callable[[str, str | None], None] = lambda account, refusal: None
         self._waiting: list[tuple[Attempt, Verdict, ExitRecord | None]] = []
@@ -242,8 +248,12 @@ class Delivery:
 
     def _finish(self, attempt: Attempt, verdict: Verdict, record: ExitRecord | None) -> None:
         token = attempt.token
+        self.before_end(attempt)
         if verdict.state is JobState.QUEUED:
             self._give_back(attempt)
+            return
+        if verdict.state is JobState.WAITING:
+            self._expand(attempt, verdict.result)
             return
         if moves := self._moves(attempt, verdict):
             verdict = replace(
@@ -300,6 +310,15 @@ class Delivery:
         attempts.mark_delivered(attempt.directory, keep=False)
         attempt.settled.set()
 
+    def _expand(self, attempt: Attempt, jobs: Sequence[str]) -> None:
+        """Have a job wait for those that it became."""
+        token = attempt.token
+        word = self._store.leases.expand(token, jobs, template=TEMPLATE)
+        log.info("%s became %s jobs: %s", token.id, len(jobs), word, extra={"job": token.id})
+        if word in ("stale", "no_child"):
+            self.lose(token)
+        attempt.settled.set()
+
     def _outcome(self, attempt: Attempt, verdict: Verdict, record: ExitRecord | None) -> Outcome:
         size = attempts.output_size(attempt.directory)
         output = attempts.read_output(attempt.directory, 0) if size <= INLINE else b""
@@ -319,6 +338,7 @@ class Delivery:
             dropped_bytes=record.dropped_bytes if record else 0,
             run_time=record.run_time if record else 0.0,
             remarks=self._remarks(attempt, verdict, record),
+            outputs=verdict.outputs,
         )
 
     def _remarks(

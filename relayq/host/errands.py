@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from relayq import families, kinds, passage
+from relayq import clock, families, kinds, passage
 from relayq.agentsections import PRIVATE
 from relayq.config import Config
 from relayq.dispatch import Dispatcher
@@ -33,8 +33,12 @@ from relayq.store.jobs import BATCH
 
 #: Less than the store's own patience for an answer, and than what a job waits for ours.
 _LONGEST_BLOCK = 2.5
+#: With these a job waits for others.
+_BLOCKING = frozenset({"jobs.wait", "logs.receive"})
 #: Of up to 64 KiB each.
 _PIECES = 16
+#: What would have it read outcomes, or end jobs, that aren't its own.
+_NOT_INSIDE = ("halts", "flow", "step", "uses", "is_template", "condition", "fans", "takes")
 _REPLY = re.compile(r"[0-9a-f]{16}")
 #: An agent can do nothing with less than a cent.
 _LEAST_BUDGET = 0.01
@@ -59,6 +63,8 @@ class Errands:
         if name not in passage.VERBS.get(part, ()):
             raise RelayqError(f"a job can't ask for {verb!r}")
         own = self._signer.check_spec(attempt.note.signed, id=attempt.token.id)
+        if verb in _BLOCKING:
+            attempt.waited_at = clock.boottime()
         errand = _Errand(self, own)
         method: Callable[..., Any] = getattr(errand, f"{part}_{name}")
         try:
@@ -118,7 +124,14 @@ class Errands:
         grant = granted(parent)
         grant.check(parent, asked)
         if asked.grant:
-            raise RelayqError(f"what {parent.id} may submit has its grant, and no other")
+            raise RelayqError(
+                f"what a job submits has the grant of that job, {parent.id}: it can't give another",
+                hint="relayq run without --grant",
+            )
+        if beyond := [
+            name for name in _NOT_INSIDE if getattr(asked, name) not in (None, False, (), {})
+        ]:
+            raise RelayqError(f"a job can't submit one with {beyond[0]}: only people can")
         if asked.files_in or asked.files_out:
             raise RelayqError(
                 "files can't travel with a job that a job submits",
@@ -130,7 +143,7 @@ class Errands:
                 hint=f"relayq run --secret {beyond[0]}, for the job that submits",
             )
         kin = Kin(parent)
-        others = [*asked.after, *([asked.with_job] if asked.with_job else [])]
+        others = [*asked.after, *asked.after_any, *([asked.with_job] if asked.with_job else [])]
         for other in others:
             if other != parent.id and not any(map(kin.has, self._store.jobs.fetch_many([other]))):
                 raise _unknown(other)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from relayq.errors import Conflict, RelayqError
-from relayq.host.git import attempt, git, lines
+from relayq.git import attempt, git, lines
 
 _SHOWN = 10
 

@@ -10,15 +10,17 @@ from typing import Any
 from relayq.agentsections import refusal
 from relayq.config import Config
 from relayq.errors import BadSignature, BrokerUnavailable, RelayqError
-from relayq.host import desk, secrets, tokens
+from relayq.host import desk, givenback, outputs, secrets, tokens
 from relayq.host.cargo import Cargo, Load
 from relayq.host.delivery import Attempt
 from relayq.host.engines import weights
 from relayq.host.facts import job_environment
+from relayq.host.fans import Fans
 from relayq.host.feed import INPUT
 from relayq.host.process import make_attempt_directory
 from relayq.host.queues import Queues
 from relayq.host.reports import REPORT
+from relayq.host.steps import Steps, is_step
 from relayq.host.worktrees import Tree, wanted
 from relayq.kinds import Command, HostFacts, Verdict, find
 from relayq.kinds.command import expand
@@ -60,6 +62,7 @@ class Preparation:
         self._queues = queues
         self._permit = permit
         self._cargo = cargo
+        self._steps = Steps(store, signer, Fans(store, signer, config))
 
     def prepare(self, attempt: Attempt, claim: Claim) -> Verdict | None:
         """Write the attempt's directory, or return the verdict on a spec that may not run."""
@@ -71,12 +74,18 @@ class Preparation:
                 raise BadSignature(f"it was signed for {', '.join(spec.accounts)}")
             self._check_private(spec, claim.account)
             self._check_secrets(spec)
+            if is_step(spec):
+                worked_out = self._steps.work_out(spec, claim)
+                if isinstance(worked_out, Verdict):
+                    return worked_out
+                spec = worked_out
             answer = self._answer(claim)
             declared = find(spec.kind)
             scratch = self._cargo.scratch(spec, attempt.directory)
             tree, payload = self._tree(spec)
             command = declared.kind.plan(
-                declared.read_payload(payload), self._facts(claim, answer, scratch)
+                declared.read_payload(givenback.left_of(self._store, spec, attempt.token, payload)),
+                self._facts(claim, answer, scratch),
             )
             if command.feed and self._store.inputs.taken(spec.id):
                 raise RelayqError("its standard input went to an attempt before this one")
@@ -174,6 +183,7 @@ class Preparation:
         environment = job_environment(os.environ, command.env, id=token.id, attempt=token.attempt)
         environment["RELAYQ_REPORT"] = str(directory / REPORT)
         environment["RELAYQ_DESK"] = str(directory / desk.DESK)
+        environment |= outputs.variables(directory)
         environment |= {SOCKET: tokens.address(config.home), TOKEN: tokens.fresh()}
         make_attempt_directory(
             config.spool,

@@ -31,7 +31,9 @@ from relayq.store.leases import Registry
 
 _UNKNOWN = Registry("", (), "")
 _QUOTA = Quota()
-_COMMAND = UNIVERSAL.removeprefix(KIND)
+#: A batch is commands, also to whom only so many of them may run at a time.
+_COMMANDS = frozenset(one.removeprefix(KIND) for one in UNIVERSAL)
+_COMMAND = "run_command"
 
 
 class Queues:
@@ -114,6 +116,10 @@ class Queues:
         self.is_holding = len(offered) < len(self._served) or any(w[:1] == "!" for _, w in offered)
         return offered
 
+    def spacing(self, account: str) -> float:
+        """Return the seconds between the starts of two jobs of an account, at most."""
+        return 2.0 * self._quotas.get(account, _QUOTA).stagger
+
     def _quota(self, account: str, on: Sequence[str]) -> str:
         """Return what the claim is told of an account; with a "!" if its agent isn't here."""
         quota = self._quotas.get(account, _QUOTA)
@@ -134,7 +140,8 @@ def _taken(signed: bytes) -> tuple[str, Mapping[str, int]]:
     """Return a running job's kind and what it takes; its spec was checked before it ran."""
     try:
         spec = json.loads(signed.split(b" ", 2)[2])
-        return str(spec["kind"]), dict(spec.get("resources", {}))
+        kind = str(spec["kind"])
+        return _COMMAND if kind in _COMMANDS else kind, dict(spec.get("resources", {}))
     except (ValueError, IndexError, KeyError, TypeError):
         return "", {}
 

@@ -16,7 +16,7 @@ from relayq import clock
 from relayq.config import Config
 from relayq.dispatch import TEMPLATE
 from relayq.errors import BrokerFull, BrokerUnavailable, RelayqError
-from relayq.host import attempts, cgroups, returned
+from relayq.host import attempts, cgroups, givenback, returned
 from relayq.host.attempts import ClaimNote
 from relayq.host.cargo import Cargo
 from relayq.host.delivery import HAND_BACK, Attempt, Delivery, judge
@@ -28,7 +28,7 @@ from relayq.host.process import ExitRecord, ForkServer, Shim, sweep
 from relayq.host.process import attempts as attempt_directories
 from relayq.host.queues import Queues
 from relayq.host.replies import Replies
-from relayq.host.slots import Slots
+from relayq.host.slots import Loan, Slots
 from relayq.kinds import Verdict
 from relayq.model.jobs import JobState, Reason, Token
 from relayq.signing import Signer
@@ -39,6 +39,9 @@ log = logging.getLogger(__name__)
 
 #: How often a slot thread looks up from waiting for its shim.
 _LOOK = 0.1
+#: How long after it asked for the end of a job of its own a job counts as waiting: it asks again
+#: every 2.5 s at least.
+_WAITS = 4.0
 
 
 def _always(patience: float) -> bool:
@@ -80,6 +83,7 @@ class Runner:
         self.on_asked: Callable[[], None] = lambda: None
         self._cargo = Cargo(config, store, signer)
         self.delivery = Delivery(store, signer, who.host, config, self._cargo)
+        self.delivery.before_end = self._give_back
         self.desk = Desk(store, signer)
         self._replies = Replies(store)
         self._inputs = Inputs(store)
@@ -159,6 +163,8 @@ class Runner:
             self._run(attempt, claim)
         finally:
             self.free_slot()
+            # What its end made ready on a queue of needs, no nudge brings.
+            self.eager.set()
 
     def _claim(self, *, nudged: bool = False) -> tuple[Attempt, Claim] | None:
         with self.claiming:
@@ -170,6 +176,11 @@ class Runner:
             attempt = Attempt(claim.token, note, directory)
             with self._lock:
                 self._attempts[claim.token] = attempt
+        if claim.account and (spacing := self.queues.spacing(claim.account)):
+            # The account's next job may start then, and no nudge says so.
+            timer = threading.Timer(spacing, self.eager.set)
+            timer.daemon = True
+            timer.start()
         return attempt, claim
 
     def _ask(self, *, nudged: bool) -> Claim | None:
@@ -287,15 +298,22 @@ class Runner:
             raise RuntimeError("an attempt without a shim can't be followed")
         gauge = Gauge(self._store, attempt)
         supply = self._cargo.supply(attempt.directory) if attempt.has_files else None
+        loan = Loan(self.slots)
+        given = givenback.of_attempt(self._store, self.signer, attempt)
         while not shim.wait(_LOOK):
             if self.leaving.is_set():
                 return
+            if loan.look(waits=clock.boottime() < attempt.waited_at + _WAITS):
+                self.eager.set()
             self.delivery.send_head(attempt)
             if self.desk.is_new(attempt):
                 self.on_asked()
             gauge.look()
             if supply is not None:
                 supply.look()
+            if given is not None:
+                given.look()
+        loan.look(waits=False)
         self._settle(attempt, shim.exit_record())
 
     def _settle(self, attempt: Attempt, record: ExitRecord | None) -> None:
@@ -307,6 +325,10 @@ class Runner:
             cgroups.sweep()
         self.delivery.lose(attempt.token)
         self._discard(attempt)
+
+    def _give_back(self, attempt: Attempt) -> None:
+        if (given := givenback.of_attempt(self._store, self.signer, attempt)) is not None:
+            given.submit()
 
     def _discard(self, attempt: Attempt) -> None:
         attempts.mark_delivered(attempt.directory, keep=False)

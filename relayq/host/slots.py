@@ -38,3 +38,26 @@ class Slots:
         with self._lock:
             self._used -= 1
         self.on_free()
+
+
+class Loan:
+    """The slot of an attempt, lent to others while its job only waits for jobs of its own.
+
+    Else two such jobs on a host with two slots would wait for ever for what can only run there.
+    A job that works on takes its slot back at once, so for a while there may be more than slots.
+    """
+
+    def __init__(self, slots: Slots) -> None:
+        self._slots = slots
+        self._is_out = False
+
+    def look(self, *, waits: bool) -> bool:
+        """Lend the slot if the job waits, take it back if not; True when it was just lent."""
+        if waits == self._is_out:
+            return False
+        self._is_out = waits
+        if waits:
+            self._slots.give_back()
+        else:
+            self._slots.take_anyway()
+        return waits

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from relayq.errors import RelayqError
+from relayq.git import GitFailed, attempt, git, lines
 from relayq.host import attempts, spool
-from relayq.host.git import GitFailed, attempt, git, lines
 from relayq.host.sessions import write_whole
 from relayq.host.stages import FILES
 from relayq.host.staging import Fault, Order

@@ -87,7 +87,7 @@ class Verdict:
     `counts` names the count of the record that this attempt adds to. It `stays` on its host for a
     while, where its session is, or goes to its `next_agent`. A person is asked the `question`.
     Until `account_until` its account gets no further job. `usage` has the cost and the tokens,
-    `session` what the registry of sessions is told.
+    `session` what the registry of sessions is told. `outputs` are for the steps after it.
     """
 
     state: JobState
@@ -104,6 +104,7 @@ class Verdict:
     stays: bool = False
     session: Mapping[str, Any] | None = None
     usage: Mapping[str, Any] | None = None
+    outputs: Mapping[str, str] = field(default_factory=dict)
 
 
 class Kind(Protocol):
@@ -150,6 +151,7 @@ def _fields(of: Declared) -> Mapping[str, bool]:
 
 _BUILT_IN = {
     "run_command": "relayq.kinds.command",
+    "run_batch": "relayq.kinds.batch",
     "run_agent": "relayq.kinds.agent",
     "run_claude": "relayq.kinds.agent",
     "transcode": "relayq.kinds.transcode",

@@ -43,7 +43,10 @@ class AgentPayload:
     `max_turns` and `budget` (USD) bound it, `schema` is the JSON Schema of its answer, `tools` are
     those that it may use without asking, `mcp` MCP servers by name, `args` further arguments of
     the agent. `account` is one of the host's configuration. `fallbacks` are other agents, or
-    accounts as `codex/default`, for when this one has no allowance left.
+    accounts as `codex/default`, for when this one has no allowance left. `reads` are the files that
+    it is to look into: how many of them it has opened is its progress. One that is `unattended`
+    asks nobody about itself: what it was denied or left out stays so, and what it can't finish has
+    failed; only a login or a payment that is missing is still a person's to do.
     """
 
     agent: str
@@ -63,6 +66,8 @@ class AgentPayload:
     account: str | None = None
     fallbacks: Sequence[str] = ()
     continue_: bool = False
+    reads: Sequence[str] = ()
+    unattended: bool = False
 
     def __post_init__(self) -> None:
         for name in ("agent", "prompt", "permission"):
@@ -71,8 +76,10 @@ class AgentPayload:
         for name in ("cwd", "model", "session", "account"):
             if not isinstance(getattr(self, name), str | None):
                 raise TypeError(f"{name} must be text")
-        for name in ("tools", "args", "fallbacks"):
+        for name in ("tools", "args", "fallbacks", "reads"):
             _check_texts(name, getattr(self, name))
+        if not isinstance(self.unattended, bool):
+            raise TypeError("unattended is true or false")
         if not self.agent:
             raise ValueError("no agent is named")
         if not self.prompt.strip():
@@ -175,6 +182,7 @@ class RunAgent:
             fallbacks=ended.fallbacks,
             jitter=ended.jitter,
             now=ended.at,
+            asks=report.get("unattended") is not True,
         )
         choices = [choice.as_dict() for choice in decision.choices]
         asked = {"question": decision.question, "choices": choices} if choices else {}
@@ -239,6 +247,8 @@ def order_of(payload: AgentPayload, host: HostFacts) -> Order:
         mcp=payload.mcp,
         args=tuple(payload.args),
         env=dict(payload.env),
+        reads=tuple(payload.reads),
+        unattended=payload.unattended,
         account=name,
         answer=_reply(host.answer),
         is_root_allowed=own.get("allow_root_sandbox") in (True, "yes", "true"),

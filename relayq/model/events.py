@@ -35,6 +35,7 @@ class Event:
     seconds: float | None = None
     install: str | None = None
     account: str | None = None
+    schedule: str | None = None
     count: int = 1
 
     def as_dict(self) -> dict[str, Any]:

@@ -28,6 +28,11 @@ _SHELL_SAYS = {
     143: "which to a shell means: ended by a TERM signal",
 }
 
+_WHEN = {
+    "failure": "it runs if one of them fails, else it is skipped",
+    "always": "it runs however they end",
+}
+
 Span = Callable[[float], str]
 
 
@@ -183,15 +188,20 @@ def _remedies(serving: Sequence[HostAnswer]) -> Iterator[str]:
 
 def _waiting(record: JobRecord, place: Place, scene: Scene, span: Span) -> Explanation:
     known = {parent.id: parent for parent in scene.parents}
-    after = record.spec.after if record.spec else tuple(known)
-    open_ones = [id for id in after if id not in known or known[id].state != JobState.SUCCEEDED]
+    spec = record.spec
+    named = () if spec is None else (*spec.after, *spec.after_any)
+    after = tuple(dict.fromkeys(record.fanned or named or tuple(known)))
+    open_ones = [id for id in after if id not in known or not known[id].state.is_final]
     facts = [
         f"{id} is {known[id].state.value}{_on(known[id])}" if id in known else f"{id} is forgotten"
         for id in open_ones
     ]
     of = f"{len(open_ones)} of {_number(len(after), 'job')}"
+    them = "became" if record.fanned else "comes after"
+    if spec is not None and spec.when != "success" and not record.fanned:
+        facts.append(_WHEN[spec.when])
     return Explanation(
-        summary=f"waits for {of} that it comes after, since {span(place.now - record.created_at)}",
+        summary=f"waits for {of} that it {them}, since {span(place.now - record.created_at)}",
         facts=tuple(facts),
         options=tuple(
             [*(f"relayq why {id}" for id in open_ones[:_NAMED]), f"relayq cancel {record.id}"]
@@ -327,7 +337,7 @@ def _ended(record: JobRecord, place: Place, scene: Scene, span: Span) -> Explana
     ran = f" after {span(record.duration)}" if record.duration is not None else ""
     ago = "" if record.finished_at is None else f", {span(place.now - record.finished_at)} ago"
     facts = []
-    if record.state is JobState.CANCELLED:
+    if record.state is JobState.CANCELLED and record.reason != Reason.HALTED:
         facts.append(f"a person cancelled it{ago}")
     else:
         facts.append(in_words(record, scene.outcome, span) + ago)
@@ -386,6 +396,11 @@ def in_words(record: JobRecord, outcome: Outcome | None, span: Span) -> str:
             return f"{error or 'its spec was refused'} (see relayq doctor)"
         case Reason.UPSTREAM:
             return "a job that it comes after didn't succeed"
+        case Reason.SKIPPED:
+            return "it was skipped: its condition wasn't true, or a job before it was skipped"
+        case Reason.HALTED:
+            name = f" (halt {record.halted})" if record.halted else ""
+            return f"it was ended with others of its kin{name}, as was asked"
         case Reason.EXPIRED:
             return "nobody took it in time"
         case Reason.USER:

@@ -1,7 +1,7 @@
 """What a job is: its spec, its record, its states and the moves between them.
 
 A spec says what to run and is signed; a record says what became of it and changes only by the
-store's scripts. `MOVES` is the one table of what may follow what.
+store's scripts. What may follow what is in model/moves.py.
 """
 
 from __future__ import annotations
@@ -51,56 +51,6 @@ class JobState(StrEnum):
 
 FINAL = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
 
-#: What may follow what. Each arrow is made by one script of the store; `None` is before submit
-#: (failed at once: a job that it comes after has failed already).
-MOVES: Mapping[JobState | None, frozenset[JobState]] = {
-    None: frozenset({JobState.WAITING, JobState.SCHEDULED, JobState.QUEUED, JobState.FAILED}),
-    JobState.WAITING: frozenset(
-        {JobState.QUEUED, JobState.SCHEDULED, JobState.FAILED, JobState.CANCELLED}
-    ),
-    JobState.SCHEDULED: frozenset({JobState.QUEUED, JobState.FAILED, JobState.CANCELLED}),
-    JobState.QUEUED: frozenset({JobState.RUNNING, JobState.FAILED, JobState.CANCELLED}),
-    JobState.RUNNING: frozenset(
-        {
-            JobState.SUCCEEDED,
-            JobState.FAILED,
-            JobState.CANCELLED,
-            JobState.NEEDS_HUMAN,
-            JobState.SCHEDULED,
-            JobState.QUEUED,
-            JobState.LOST,
-        }
-    ),
-    JobState.LOST: frozenset(
-        {
-            JobState.RUNNING,
-            JobState.SUCCEEDED,
-            JobState.FAILED,
-            JobState.CANCELLED,
-            JobState.QUEUED,
-            JobState.SCHEDULED,
-            JobState.NEEDS_HUMAN,
-        }
-    ),
-    JobState.NEEDS_HUMAN: frozenset(
-        {JobState.QUEUED, JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED}
-    ),
-    JobState.SUCCEEDED: frozenset({JobState.QUEUED}),
-    JobState.FAILED: frozenset({JobState.QUEUED}),
-    JobState.CANCELLED: frozenset({JobState.QUEUED}),
-}
-
-#: What an attempt may end as: the states that `finish` accepts.
-ENDS = frozenset(
-    {
-        JobState.SUCCEEDED,
-        JobState.FAILED,
-        JobState.CANCELLED,
-        JobState.NEEDS_HUMAN,
-        JobState.SCHEDULED,
-    }
-)
-
 
 class Reason(StrEnum):
     """Why a job is in its final or parked state."""
@@ -111,13 +61,15 @@ class Reason(StrEnum):
     LOST = "lost"  #: its host went away, and the policy says no further attempt
     REFUSED = "refused"  #: the spec isn't signed by the fleet's key, or names an unknown kind
     EXPIRED = "expired"  #: nobody took it in time
-    UPSTREAM = "upstream"  #: a job that it comes after didn't succeed
+    UPSTREAM = "upstream"  #: a job that it comes after didn't succeed, so it never ran
     USER = "user"  #: a person decided
     SPAWN = "spawn"  #: the process couldn't be started: a missing directory, for instance
     HOST = "host"  #: its host couldn't start it: no room on its disk, no process to be had
     OOM = "oom"  #: it needed more memory than its limit
     OUTPUT = "output"  #: it wrote more than its limit
     FILES = "files"  #: a file that it was to take along or bring back isn't there
+    SKIPPED = "skipped"  #: its condition wasn't true, or that of a job that it comes after
+    HALTED = "halted"  #: others of its kin failed, or succeeded: so many that it was ended
     QUOTA = "quota"
     AUTH = "auth"
 
@@ -150,6 +102,7 @@ def normal_id(text: str) -> str:
 _LISTS = (
     *("after", "labels", "backoff", "retry_on", "on", "needs", "excluded", "accounts"),
     *("files_in", "files_out", "secrets", "ancestors"),
+    *("after_any", "halts", "takes"),
 )
 
 
@@ -174,7 +127,18 @@ class Spec:
     With `git` it works in a worktree of its own, at that commit of the repository that its
     directory is in (model/changes.py).
 
-    `after` are ids of jobs that must have succeeded first. `retries` counts further attempts after
+    `after` are ids of jobs that must have succeeded first, or, by `when`, of which one must have
+    failed ("failure"), or that must have ended ("always"); `after_any` are ids of jobs that must
+    have ended, however. The failure of one that `is_lenient` counts as success for what comes after
+    it. Those with the name of one of its `halts` end together (model/halts.py).
+
+    A job that is a `step` of a workflow's run, `flow`, has the `matrix` of its values. Its payload
+    has expressions if it `is_template`: its worker works them out, with the signed outcomes of the
+    jobs that it `uses`, by step. With a `condition` that isn't true then it is skipped. With
+    `fans`, an expression for a list, it becomes a job for each item. `takes` are files that other
+    jobs brought back.
+
+    `retries` counts further attempts after
     one that failed by a cause of `retry_on`, after delays that grow within `backoff`
     (model/retries.py). Of jobs with the same `unique` only one at a time isn't ended. `name`,
     `labels`, `meta`, `group` and `note` are the submitter's own, to find the job by.
@@ -221,6 +185,18 @@ class Spec:
     secrets: tuple[str, ...] = ()
     ancestors: tuple[str, ...] = ()
     grant: Mapping[str, Any] = field(default_factory=dict)
+    after_any: tuple[str, ...] = ()
+    when: str = "success"
+    is_lenient: bool = False
+    halts: tuple[str, ...] = ()
+    flow: str | None = None
+    step: str | None = None
+    matrix: Mapping[str, Any] = field(default_factory=dict)
+    uses: Mapping[str, Any] = field(default_factory=dict)
+    is_template: bool = False
+    condition: str | None = None
+    fans: str | None = None
+    takes: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def constraints(self) -> Constraints:
@@ -228,7 +204,7 @@ class Spec:
         kind = f"{KIND}{self.kind}"
         return Constraints(
             on=self.on if self.host is None else (self.host,),
-            needs=self.needs if kind == UNIVERSAL else tuple(sorted({*self.needs, kind})),
+            needs=self.needs if kind in UNIVERSAL else tuple(sorted({*self.needs, kind})),
             excluded=self.excluded,
             prefer=self.prefer,
             overflow=self.overflow,
@@ -247,7 +223,7 @@ class Spec:
         return (
             bool(self.on or self.needs or self.excluded or self.resources or self.prefer)
             or bool(self.accounts)
-            or f"{KIND}{self.kind}" != UNIVERSAL
+            or f"{KIND}{self.kind}" not in UNIVERSAL
         )
 
     @property
@@ -355,7 +331,8 @@ class JobRecord:
     `asked_at`; `asks` is the id of a question that it asks while it runs. `progress` is what a
     running one said last of how far it is.
     At `overflow_at` a queued job leaves the queue of the host that it prefers; at `expires_at` it
-    fails if nobody has taken it.
+    fails if nobody has taken it. `halted` names the halt that ended it (model/halts.py), `fanned`
+    the jobs that it became, one for each item of its list.
     """
 
     id: str
@@ -395,6 +372,8 @@ class JobRecord:
     asked_at: float | None = None
     asks: str | None = None
     progress: Progress | None = None
+    halted: str | None = None
+    fanned: tuple[str, ...] = ()
 
     @property
     def duration(self) -> float | None:
@@ -433,7 +412,7 @@ class Outcome:
     `output_bytes` is the size of the output on the worker's disk, `dropped_bytes` what a full
     disk cost. `result` is what the kind returns. `remarks` say what its limits did besides.
     `files` are those that it brought back (`Kept` of model/files.py), `git` what it made of a
-    repository (`Changes` of model/changes.py).
+    repository (`Changes` of model/changes.py), `outputs` the values that it gave to steps after it.
     """
 
     id: str
@@ -453,6 +432,7 @@ class Outcome:
     remarks: tuple[str, ...] = ()
     files: tuple[Mapping[str, Any], ...] = ()
     git: Mapping[str, Any] | None = None
+    outputs: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_whole(self) -> bool:

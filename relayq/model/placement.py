@@ -25,8 +25,8 @@ LONGEST_QUEUE = 500
 #: How long a job waits for the host that it would rather have, where nobody says it.
 OVERFLOW = 20.0
 #: What every worker can do: a need for it says nothing, and would only split the queues.
-UNIVERSAL = "kind:run_command"
 KIND = "kind:"
+UNIVERSAL = frozenset({f"{KIND}run_command", f"{KIND}run_batch"})
 MEMORY = "memory_bytes"
 #: How many hosts a refusal names in its message; it carries what all of them lack.
 _NAMED = 5
@@ -159,7 +159,7 @@ def constrain(
         taken[name] = count
     made = Constraints(
         on=places,
-        needs=tuple(one for one in _words("a capability", needs, _NEED) if one != UNIVERSAL),
+        needs=tuple(one for one in _words("a capability", needs, _NEED) if one not in UNIVERSAL),
         excluded=_words("a host", excluded, _HOST, _LABEL),
         prefer=prefer,
         overflow=overflow,

@@ -1,10 +1,11 @@
 """The truth in Redis: records, leases, hosts, logs, inputs. The only Redis code.
 
 `Store` is one data set reached over one connection pool; its parts are `jobs`, `leases`, `hosts`,
-`logs`, `inputs`, `lookup`, `events` (the audit trail), `pauses`, `progress`, `accounts`, `sessions`
-and `questions` (of agents), `artifacts` (files of jobs), `sweep` (mending), `places` (what is
-around a job) and `server` (Redis itself), each loaded when it is first used: a command that submits
-needs the first only. Every method raises `BrokerUnavailable` when Redis can't be reached.
+`logs`, `inputs`, `lookup`, `flows` (runs of workflows), `events` (the audit trail), `pauses`,
+`progress`, `accounts`, `sessions` and `questions` (of agents), `schedules` (what recurs),
+`artifacts` (files of jobs), `sweep` (mending), `places` (what is around a job) and `server` (Redis
+itself), each loaded when it is first used: a command that submits needs the first only. Every
+method raises `BrokerUnavailable` when Redis can't be reached.
 """
 
 from __future__ import annotations
@@ -24,8 +25,10 @@ if TYPE_CHECKING:
     import redis
 
     from relayq.store.accounts import Accounts
+    from relayq.store.analyses import Analyses
     from relayq.store.artifacts import ArtifactStore
     from relayq.store.events import Events
+    from relayq.store.flows import Flows
     from relayq.store.hosts import Hosts
     from relayq.store.inputs import Inputs
     from relayq.store.leases import Leases
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from relayq.store.pauses import Pauses
     from relayq.store.progress import ProgressNotes
     from relayq.store.questions import Questions
+    from relayq.store.schedules import Schedules
     from relayq.store.server import ServerFacts
     from relayq.store.sessions import Sessions
     from relayq.store.stats import Stats
@@ -131,6 +135,13 @@ class Store:
         return Logs(self.connection, self.keys, self._scripts)
 
     @cached_property
+    def flows(self) -> Flows:
+        """Runs of workflows."""
+        from relayq.store.flows import Flows
+
+        return Flows(self.connection, self.keys, self._scripts, self.jobs)
+
+    @cached_property
     def inputs(self) -> Inputs:
         """What jobs read."""
         from relayq.store.inputs import Inputs
@@ -166,6 +177,13 @@ class Store:
         return Accounts(self.connection, self.keys, self._scripts)
 
     @cached_property
+    def analyses(self) -> Analyses:
+        """Runs of analyses."""
+        from relayq.store.analyses import Analyses
+
+        return Analyses(self.connection, self.keys)
+
+    @cached_property
     def artifacts(self) -> ArtifactStore:
         """Files of jobs."""
         from relayq.store.artifacts import ArtifactStore
@@ -185,6 +203,13 @@ class Store:
         from relayq.store.questions import Questions
 
         return Questions(self.connection, self.keys, self._scripts)
+
+    @cached_property
+    def schedules(self) -> Schedules:
+        """What recurs."""
+        from relayq.store.schedules import Schedules
+
+        return Schedules(self.connection, self.keys, self._scripts, self.jobs)
 
     @cached_property
     def sweep(self) -> Sweep:

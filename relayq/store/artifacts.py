@@ -39,6 +39,29 @@ class ArtifactStore:
         """Keep a small content for a job; it goes when the last job that uses it is forgotten."""
         self._refer(job, [sha256], is_result=is_result, has="1", content=content)
 
+    def keep_all(self, contents: Sequence[tuple[str, str, bytes | None]]) -> None:
+        """Keep small contents for jobs in one go: each its sha256, the job, and the bytes.
+
+        Without bytes it is one that is here, and only used by one more job.
+        """
+        calls = [
+            ([sha256], {"id": job, "role": "in", "has": "1", "content": content})
+            if content is not None
+            else ([sha256], {"id": job, "role": "in", "has": "", "content": b""})
+            for sha256, job, content in contents
+        ]
+        self._scripts.call_all("refer", calls)
+
+    def refer_all(self, used: Sequence[tuple[str, Sequence[str]]]) -> None:
+        """Note which contents each job takes along, in one go."""
+        self._scripts.call_all(
+            "refer",
+            [
+                (list(sha256s), {"id": job, "role": "in", "has": "", "content": b""})
+                for job, sha256s in used
+            ],
+        )
+
     def refer(self, job: str, sha256s: Sequence[str], *, is_result: bool = False) -> bool:
         """Note that a job uses these contents; False when there is no such job yet.
 

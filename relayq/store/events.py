@@ -28,6 +28,7 @@ _WORDS = {
     "q": "queue",
     "k": "install",
     "c": "account",
+    "l": "schedule",
 }
 _WHOLE = {"a": "attempt", "x": "exit_code", "g": "signal", "p": "priority", "n": "count"}
 _DECIMAL = {"d": "due_at", "t": "seconds"}

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from relayq.errors import AmbiguousId, NoSuchJob, RelayqError
 from relayq.model.grants import granted
-from relayq.model.jobs import FINAL, MOVES, JobRecord, JobState, Spec, normal_id
+from relayq.model.jobs import FINAL, JobRecord, JobState, Spec, normal_id
+from relayq.model.moves import MOVES
 from relayq.model.placement import queue_of
 from relayq.model.progress import Progress
 from relayq.store.keys import Keys
@@ -66,7 +67,13 @@ class Jobs:
         return self.send(submissions, template=template, key_id=key_id)()
 
     def send(
-        self, submissions: Sequence[Submission], *, template: str, key_id: str
+        self,
+        submissions: Sequence[Submission],
+        *,
+        template: str,
+        key_id: str,
+        common: str = "",
+        turn: Mapping[str, Any] | None = None,
     ) -> Callable[[], list[str]]:
         """Begin to `submit`; the function that is returned waits until it is done.
 
@@ -74,16 +81,20 @@ class Jobs:
         id, "clash" for another, "no_parent" for an unknown `after`, "taken <id> <state>" when that
         job has its unique key and isn't ended; "orphan" when a job above it has ended or is to,
         "many" or "crowded" when its root has room for no further job below it; or ["wrong_key"].
+        `common` is what `common_of` gave for them, `turn` that of a schedule whose jobs they are:
+        then `recur` does it, which says ["changed"] or ["gone"] if somebody else was first.
         """
         if len(submissions) > BATCH:
             raise ValueError(f"at most {BATCH} jobs a call")
         rest = [part for one in submissions for part in (_packed(one), one.signed)]
         answer = self._scripts.send(
-            "submit",
+            "submit" if turn is None else "recur",
             rest,
             template=template,
             key_id=key_id,
             who=submissions[0].spec.submitter if submissions else "",
+            also=common,
+            **(turn or {}),
         )
         return lambda: [word.decode() for word in answer()]
 
@@ -204,6 +215,13 @@ class Jobs:
         with broker_errors():
             return list(self._connection.mget([self._keys("outcome", id) for id in ids]))
 
+    def signed_specs(self, ids: Sequence[str]) -> Sequence[bytes | None]:
+        """Return these specs as they were signed, None for one that isn't there."""
+        if not ids:
+            return []
+        with broker_errors():
+            return list(self._connection.mget([self._keys("spec", id) for id in ids]))
+
     def wait(self, ids: Sequence[str], *, patience: float) -> dict[str, bytes | None]:
         """Block up to `patience` seconds until one of the jobs ends or parks.
 
@@ -238,7 +256,8 @@ class Jobs:
         """Queue an ended or parked job again, with a person's remark.
 
         Returns ("queued", None), ("unfit", state), ("orphan", host) while an attempt that was
-        judged lost may still run there, or ("taken", id) while that job has its unique key.
+        judged lost may still run there, ("taken", id) while that job has its unique key, or
+        ("fanned", None) for one that became others: `Flows.rerun` runs these again.
         """
         forced = "1" if force else ""
         word, *rest = self._words(
@@ -368,6 +387,20 @@ def _asked(one: Submission) -> dict[str, str]:
         grant = granted(one.spec)
         asked |= {"ancestors": " ".join(one.spec.ancestors)}
         asked |= {"most": str(grant.most), "at_once": str(grant.at_once)}
+    return asked | _among_others(one.spec)
+
+
+def _among_others(spec: Spec) -> dict[str, str]:
+    """Return what the scripts must know of it when another job ends; of most jobs nothing."""
+    asked: dict[str, str] = {}
+    if spec.after_any:
+        asked["any"] = " ".join(spec.after_any)
+    if spec.when != "success":
+        asked["when"] = spec.when
+    if spec.is_lenient:
+        asked["lenient"] = "1"
+    if spec.halts:
+        asked["halts"] = " ".join(spec.halts)
     return asked
 
 
@@ -422,6 +455,8 @@ def _record(id: str, raw: Mapping[bytes, bytes], signed: bytes | None) -> JobRec
         overflow_at=number("widens"),
         expires_at=number("expires"),
         progress=noted_in(fields),
+        halted=fields.get("halted"),
+        fanned=tuple(fields.get("fanned", "").split()),
         **_agents_part(fields),
     )
 

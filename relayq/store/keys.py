@@ -6,6 +6,8 @@ All keys share one hash tag, so that one script may touch them all.
 
 from __future__ import annotations
 
+import re
+
 PREFIX = "{rq}:"
 
 #: name -> (suffix, type, what it holds and who deletes it). `permanent` keys outlive every job;
@@ -45,7 +47,11 @@ KEYS: dict[str, tuple[str, str, str]] = {
     "late": ("late:", "string", "the outcome of an attempt that had lost its lease; pruned"),
     "log": ("log:", "stream", "head and tail of the output, by byte position; pruned"),
     "done": ("done:", "stream", "one entry when the job ended, for those who wait; TTL 60 s"),
-    "dependents": ("dependents:", "set", "jobs that come after this one; pruned"),
+    "dependents": ("dependents:", "set", "jobs that wait for this one to end; pruned"),
+    "halt": ("halt:", "hash", "what is counted of jobs that end together, and how often; TTL 90 d"),
+    "halted": ("halted:", "set", "per halt: ids of the jobs that end together; TTL 90 d"),
+    "flow": ("flow:", "hash", "a workflow's run: its name, source, graph; until its jobs are gone"),
+    "flows": ("flows", "zset", "ids of workflows' runs by their submit; permanent"),
     "companions": ("companions:", "set", "jobs that are to run on this one's host; pruned"),
     "family": (
         "family:",
@@ -85,9 +91,19 @@ KEYS: dict[str, tuple[str, str, str]] = {
     "users": ("users:", "set", "per sha256: jobs that use that content; until they are gone"),
     "files": ("files:", "hash", "per job: which sha256 it uses, in or out; pruned"),
     "fileserver": ("fileserver", "string", "where the file service is; TTL 60 s"),
+    "analysis": ("analysis:", "string", "a run of an analysis: its signed plan; TTL 30 d"),
+    "analyses": ("analyses", "zset", "ids of those runs by their start; permanent"),
+    "analysed": ("analysed:", "string", "per file and question: what was found; TTL 30 d"),
+    "schedules": ("schedules", "zset", "schedules by when their next run begins; permanent"),
+    "schedule": (
+        "schedule:",
+        "hash",
+        "per name: what recurs, signed, and how far it has come; until a person removes it",
+    ),
     "control": ("control:", "list", "per host: cancels and requests for output; TTL 120 s"),
 }
 
+_IN_LUA = re.compile(r"\bK\.(\w+)")
 _NAMES = {start: name for name, (start, _, _) in KEYS.items()}
 
 
@@ -111,7 +127,11 @@ class Keys:
         """Return what Celery puts before its queue names."""
         return self("nudges")
 
-    def lua_table(self) -> str:
-        """Return the dictionary as the Lua table `K`."""
-        rows = ", ".join(f'{name} = "{self(name)}"' for name in KEYS)
+    def lua_table(self, source: str) -> str:
+        """Return the Lua table `K` with the keys that a script's source names.
+
+        Redis makes it anew at every call: with all keys that would be a fifth of a short one.
+        """
+        used = KEYS if "K[" in source else {*_IN_LUA.findall(source)}
+        rows = ", ".join(f'{name} = "{self(name)}"' for name in KEYS if name in used)
         return f"local K = {{ {rows} }}"

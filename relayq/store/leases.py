@@ -9,7 +9,8 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from relayq.model.accounts import AccountPause, Usage
-from relayq.model.jobs import ENDS, JobState, Token
+from relayq.model.jobs import JobState, Token
+from relayq.model.moves import ENDS
 from relayq.model.sessions import Session
 from relayq.store.keys import Keys
 from relayq.store.scripts import Scripts, broker_errors
@@ -58,9 +59,10 @@ class Claim:
     """A job that was given to a slot; `replies` are followers that want its live output.
 
     `failures` and `losses` are the record's counts of the attempts before this one. `account` is
-    what an agent's job is to use, empty for others. `answer` is a person's signed reply to what the
-    job asked, and `outcome` then that of the last attempt that ended: a reply older than that was
-    heard already. Nothing of it but what is signed can be trusted.
+    what an agent's job is to use, empty for others. `fanned` are the jobs that it became: they have
+    ended, and it is claimed to collect what they did. `answer` is a person's signed reply to what
+    the job asked, and `outcome` then that of the last attempt that ended: a reply older than that
+    was heard already. Nothing of it but what is signed can be trusted.
     """
 
     token: Token
@@ -72,6 +74,7 @@ class Claim:
     account: str = ""
     answer: bytes | None = None
     outcome: bytes | None = None
+    fanned: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +206,7 @@ class Leases:
         if word != b"claimed":
             return str(word.decode())
         _, id, attempt, signed, failures, losses, *told = answer
-        queue, account, reply, outcome, *replies = told
+        queue, account, reply, outcome, fanned, *replies = told
         return Claim(
             token=Token(id.decode(), int(attempt), uid),
             signed=signed or b"",
@@ -214,6 +217,7 @@ class Leases:
             account=account.decode(),
             answer=reply or None,
             outcome=outcome or None,
+            fanned=tuple(fanned.decode().split()),
         )
 
     def registry(self, host: str) -> Registry:
@@ -325,6 +329,27 @@ class Leases:
         )
         return str(answer.decode())
 
+    def expand(self, token: Token, children: Sequence[str], *, template: str) -> str:
+        """Have a running job wait for jobs that it has become: until they have ended, however.
+
+        Then it is queued again, and its claim says which those are.
+
+        Returns "waiting"; "queued" when they have ended already; "cancelled", if that was asked
+        first, with all of them; "already" for a repeat; "no_child" when one of them isn't stored;
+        "stale" or "gone".
+        """
+        if not children:
+            raise ValueError("a job that becomes no other ones has nothing to wait for")
+        answer = self._scripts.call(
+            "expand",
+            list(children),
+            template=template,
+            id=token.id,
+            attempt=token.attempt,
+            uid=token.uid,
+        )
+        return str(answer.decode())
+
     def release(self, token: Token, *, template: str) -> str:
         """Give a claimed job back to its queue, uncounted; nothing of it may be left."""
         answer = self._scripts.call(
@@ -354,7 +379,8 @@ class Leases:
     ) -> list[tuple[str, str]]:
         """Do what time asks for; returns (word, id) pairs.
 
-        Words are expired, judged, due, widened, unclaimed and pruned.
+        Words are expired, judged, due, widened, unclaimed and pruned; of schedules whose turn it
+        is "recurs" with the name, and "comes" with the seconds until the next one's within 60 s.
 
         Without `times` those count that a worker used last: who only waits mustn't change them.
         Without `keep` nothing is pruned. Each sort of thing is done for `limit` jobs at most.

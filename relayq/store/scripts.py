@@ -1,8 +1,9 @@
 """Loads the scripts of `lua/` and calls them by keyword.
 
 A script names its arguments in its header (`-- args: offset id ...`, and `-- rest:` for those
-that repeat), so nobody counts positions. This is the only caller of `register_script`, and the
-place where Redis' errors become relayq's.
+that repeat), so nobody counts positions; with `-- uses: ends` a file that comes before it, and with
+`-- then: submit` the script that it goes on as, whose arguments it takes as well. This is the only
+caller of `register_script`, and the place where Redis' errors become relayq's.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from relayq.store.keys import Keys
 
 _FOLDER = Path(__file__).with_name("lua")
 _ARGS = re.compile(r"^-- args: (.+)$", re.MULTILINE)
+_USES = re.compile(r"^-- uses: (.+)$", re.MULTILINE)
+_THEN = re.compile(r"^-- then: (\w+)$", re.MULTILINE)
 
 
 @contextmanager
@@ -110,6 +113,22 @@ class Scripts:
         with broker_errors():
             return script(keys=[self._keys("meta")], args=[*values, *rest])
 
+    def call_all(
+        self, script_name: str, calls: Sequence[tuple[Sequence[Any], Mapping[str, Any]]]
+    ) -> list[Any]:
+        """Run one script several times, sent in one go; each time is atomic by itself.
+
+        `calls` are pairs of `rest` and the named arguments.
+        """
+        if isinstance(self._connection, Direct):
+            return [self.call(script_name, rest, **arguments) for rest, arguments in calls]
+        with broker_errors():
+            pipe = self._connection.pipeline(transaction=False)
+            for rest, arguments in calls:
+                script, values = self._prepared(script_name, arguments)
+                script(keys=[self._keys("meta")], args=[*values, *rest], client=pipe)
+            return list(pipe.execute())
+
     def send(
         self, script_name: str, rest: Sequence[Any] = (), **arguments: Any
     ) -> Callable[[], Any]:
@@ -155,14 +174,39 @@ class Scripts:
 
     def _source(self, name: str) -> tuple[str, list[str]]:
         body = (_FOLDER / f"{name}.lua").read_text("utf-8")
-        prelude = (_FOLDER / "prelude.lua").read_text("utf-8")
-        found = _ARGS.search(body)
-        if found is None:
-            raise ValueError(f"{name}.lua has no `-- args:` line")
-        names = found[1].split()
+        names = _names(name, body)
+        if (then := _THEN.search(body)) is not None:
+            goes_on = (_FOLDER / f"{then[1]}.lua").read_text("utf-8")
+            body += goes_on
+            names = list(dict.fromkeys([*names, *_names(then[1], goes_on)]))
+        source = _shared(body) + body
         values = ", ".join(f"ARGV[{i + 1}]" for i in range(len(names)))
-        header = f"{self._keys.lua_table()}\nlocal {', '.join(names)} = {values}\n"
+        header = f"{self._keys.lua_table(source)}\nlocal {', '.join(names)} = {values}\n"
         header += f"local rest = {len(names) + 1}\n"
         if "template" not in names:
             header += "local template\n"
-        return header + prelude + body, names
+        return header + source, names
+
+
+def _shared(body: str) -> str:
+    """Return what a script's text needs before it, each file after those that it uses itself."""
+    texts = {"prelude": (_FOLDER / "prelude.lua").read_text("utf-8")}
+
+    def add(names: str) -> None:
+        for name in names.split():
+            if name not in texts:
+                text = (_FOLDER / f"{name}.lua").read_text("utf-8")
+                for used in _USES.findall(text):
+                    add(used)
+                texts[name] = text
+
+    for names in _USES.findall(body):
+        add(names)
+    return "".join(texts.values())
+
+
+def _names(name: str, body: str) -> list[str]:
+    found = _ARGS.search(body)
+    if found is None:
+        raise ValueError(f"{name}.lua has no `-- args:` line")
+    return found[1].split()

@@ -27,6 +27,7 @@ _INDICES_A_STEP = 50
 _INDICES = (
     *("ids", "state", "queue", "queues", "active", "by_host", "name", "group", "hosts"),
     *("overflow", "expiring", "companions", "users"),
+    *("halted", "flows"),
 )
 #: The same, of agents' jobs.
 _OF_AGENTS = ("account_active", "asking")
@@ -90,7 +91,7 @@ class Sweep:
                 place.indices.append([name, suffix])
             if name in _OF_A_JOB or name == "answer":
                 jobs[suffix] = None
-            elif name in ("host", "unique"):
+            elif name in ("host", "unique", "flow"):
                 work.setdefault((name, ""), []).append(suffix)
         return {("job", ""): list(jobs), **work}
 

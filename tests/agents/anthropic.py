@@ -179,6 +179,8 @@ def emptied(block: Mapping[str, Any]) -> dict[str, Any]:
 
 def deltas(reply: Reply, block: Mapping[str, Any]) -> Iterator[Mapping[str, Any] | Pause]:
     if block["type"] == "tool_use":
+        if isinstance(reply, Structured):
+            yield Pause(reply.pause)
         yield {"type": "input_json_delta", "partial_json": json.dumps(block["input"])}
         return
     slow = reply if isinstance(reply, Say) else Say(block["text"])

@@ -48,9 +48,10 @@ class Shell:
 
 @dataclass(frozen=True)
 class Structured:
-    """An answer in the shape that was asked for."""
+    """An answer in the shape that was asked for, after a pause."""
 
     value: Mapping[str, Any]
+    pause: float = 0.0
 
 
 @dataclass(frozen=True)

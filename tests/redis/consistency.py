@@ -17,6 +17,8 @@ INDICES = (
     *("ids", "state", "queue", "by_host", "active", "overflow", "expiring"),
     *WORDS,
 )
+#: What is about jobs that come after others, or end with them.
+OF_MANY = ("dependents", "halted", "flows")
 #: States before a claim.
 UNCLAIMED = {JobState.WAITING, JobState.SCHEDULED, JobState.QUEUED}
 
@@ -34,6 +36,9 @@ def problems(store: Store) -> list[str]:
         *_active(found),
         *_names(found),
         *_unique(found),
+        *_waits(found),
+        *_halts(found),
+        *_flows(found),
         *_phases(found),
         *_agents(store, found),
     ]
@@ -45,7 +50,7 @@ class Found:
 
     records: dict[str, Mapping[str, str]] = field(default_factory=dict)
     members: dict[str, dict[str, set[str]]] = field(
-        default_factory=lambda: {name: {} for name in (*INDICES, "queues")}
+        default_factory=lambda: {name: {} for name in (*INDICES, "queues", *OF_MANY)}
     )
     #: unique key -> the job that has it
     holders: dict[str, str] = field(default_factory=dict)
@@ -220,6 +225,44 @@ def _unique(found: Found) -> Iterator[str]:
     }
     if wrong := wanting ^ set(found.holders.items()):
         yield f"unique keys differ from the records by {wrong}"
+
+
+def _waits(found: Found) -> Iterator[str]:
+    """Whether each waiting job is named by as many jobs as it waits for, and these will end."""
+    named: dict[str, list[str]] = {}
+    for parent, edges in found.members["dependents"].items():
+        for edge in edges:
+            named.setdefault(edge.replace("~", ""), []).append(parent)
+    for id, record in found.records.items():
+        if record["state"] != JobState.WAITING:
+            has_ended = JobState(record["state"]).is_final
+            if not has_ended and (wrong := {"waits", "fails", "skips"} & record.keys()):
+                yield f"{id} is {record['state']}, and yet has {wrong}"
+            continue
+        parents = named.get(f"+{id}" if "fanned" in record else id, [])
+        if int(record["waits"]) != len(parents) or not parents:
+            yield f"{id} waits for {record['waits']} jobs, and is named by {parents}"
+        for parent in parents:
+            state = found.records.get(parent, {}).get("state", "gone")
+            if state == "gone" or JobState(state).is_final:
+                yield f"{id} waits for {parent}, which is {state}"
+
+
+def _halts(found: Found) -> Iterator[str]:
+    for id, record in found.records.items():
+        for name in record.get("halts", "").split():
+            if id not in found.members["halted"].get(name, set()):
+                yield f"{id} isn't among those of the halt {name}"
+    for name, members in found.members["halted"].items():
+        for id in members:
+            if name not in found.records.get(id, {}).get("halts", "").split():
+                yield f"{id} is among those of the halt {name}"
+
+
+def _flows(found: Found) -> Iterator[str]:
+    for id in found.members["flows"].get("", set()):
+        if not found.members["group"].get(f"flow-{id}"):
+            yield f"the workflow's run {id} is kept without jobs"
 
 
 def _phases(found: Found) -> Iterator[str]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from relayq.model.jobs import MOVES, JobState, Token
+from relayq.model.jobs import JobState, Token
+from relayq.model.moves import MOVES
 from tests.redis.fleet import CRASH_LIMIT, FleetHost
 
 QUEUED, RUNNING, LOST = JobState.QUEUED, JobState.RUNNING, JobState.LOST

@@ -11,7 +11,8 @@ import pytest
 
 from relayq.errors import Conflict
 from relayq.model.accounts import AccountPause, Quota, Usage
-from relayq.model.jobs import ENDS, MOVES, JobState, Token
+from relayq.model.jobs import JobState, Token
+from relayq.model.moves import ENDS, MOVES
 from relayq.model.placement import agent_of
 from relayq.model.questions import Question
 from relayq.store.leases import Claim, Further

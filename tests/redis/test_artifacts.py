@@ -54,6 +54,19 @@ def test_what_is_kept_before_the_submit_goes_after_a_day_unless_the_job_comes(st
         assert ttl(store, name, suffix) == -1
 
 
+def test_many_contents_are_kept_in_one_go_each_once(store, fleet):
+    one, other = (fleet.submit() for _ in range(2))
+    more = hashlib.sha256(b"more").hexdigest()
+
+    store.artifacts.keep_all([(SHA, one, CONTENT), (more, one, b"more"), (SHA, other, None)])
+    store.artifacts.refer_all([(other, [more]), (one, [SHA, more])])
+
+    assert (store.artifacts.read(SHA), store.artifacts.read(more)) == (CONTENT, b"more")
+    for sha256 in (SHA, more):
+        assert {user.job for user in store.artifacts.users(sha256)} == {one, other}
+        assert ttl(store, "artifact", sha256) == -1
+
+
 def test_a_job_that_never_comes_takes_no_content_away_from_one_that_is_there(store, fleet):
     job = fleet.submit()
     store.artifacts.keep(SHA, CONTENT, job=job)

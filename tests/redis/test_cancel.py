@@ -3,7 +3,8 @@
 import pytest
 
 from relayq.errors import NoSuchJob
-from relayq.model.jobs import ENDS, JobState
+from relayq.model.jobs import JobState
+from relayq.model.moves import ENDS
 from tests.redis.scenes import reach
 
 

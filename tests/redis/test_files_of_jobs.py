@@ -180,14 +180,13 @@ def test_a_file_that_changes_while_it_is_sent_queues_nothing(job, host, tmp_path
     file = tmp_path / "a.txt"
     file.write_bytes(b"hello")
     artifacts = job.relay.session().artifacts
-    keep = artifacts.keep
+    keep = artifacts.keep_inputs
 
-    def slowly(*words, **options):
-        digest = keep(*words, **options)
+    def slowly(contents):
+        keep(contents)
         file.write_bytes(b"hello again")
-        return digest
 
-    monkeypatch.setattr(artifacts, "keep", slowly)
+    monkeypatch.setattr(artifacts, "keep_inputs", slowly)
 
     with pytest.raises(FileChanged, match=r"a\.txt was changed while it was sent .* queued"):
         job.run("true", files_in=["a.txt"])

@@ -2,7 +2,8 @@
 
 import pytest
 
-from relayq.model.jobs import ENDS, JobState, Token
+from relayq.model.jobs import JobState, Token
+from relayq.model.moves import ENDS
 from tests.redis.fleet import LEASE
 
 FINAL_ENDS = [JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.NEEDS_HUMAN]

@@ -13,6 +13,7 @@ from relayq.model.sessions import Session
 from relayq.store.leases import Further
 from tests.redis.agents import CLAUDE, AgentHost, agent_job
 from tests.redis.fleet import spec
+from tests.redis.recurrences import Recurrences
 from tests.redis.scenes import reach
 
 pytestmark = pytest.mark.parametrize("connection", ["redis7", "redis62"], indirect=True)
@@ -206,6 +207,29 @@ def test_a_restarted_worker_can_speak_for_its_jobs(fleet, fill_memory):
     fill_memory()
 
     assert host.register() == ("ok", [token])
+
+
+def test_a_schedules_turn_is_refused_with_nothing_changed(fleet, store, fill_memory):
+    recurs = Recurrences(fleet)
+    recurs.add("every 1m")
+    fleet.clock.advance(61)
+    before = recurs.record(), set(store.connection.keys("*"))
+    fill_memory()
+
+    with pytest.raises(BrokerUnavailable):
+        recurs.turns().take("nightly")
+
+    assert (recurs.record(), set(store.connection.keys("*"))) == before
+
+
+def test_a_schedule_can_be_paused_and_removed(fleet, store, fill_memory):
+    recurs = Recurrences(fleet)
+    schedule = recurs.add("every 1m")
+    fill_memory()
+
+    assert recurs.pause() == "paused"
+    assert recurs.resume(schedule) == "resumed"
+    store.schedules.drop("nightly", who="ann@mac")
 
 
 def snapshot(store):

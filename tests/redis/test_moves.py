@@ -5,10 +5,12 @@ from contextlib import suppress
 
 import pytest
 
-from relayq.errors import Conflict
-from relayq.model.jobs import ENDS, FINAL, MOVES, JobState, Token
+from relayq.dispatch import TEMPLATE
+from relayq.errors import Conflict, NoSuchJob
+from relayq.model.jobs import FINAL, JobState, Token
+from relayq.model.moves import ENDS, MOVES
 from tests.redis.consistency import problems
-from tests.redis.fleet import Fleet
+from tests.redis.fleet import Fleet, spec
 from tests.redis.scenes import reach
 from tests.redis.walk import Walk
 
@@ -68,6 +70,19 @@ class Acts:
         self.fleet.clock.advance(10_000)
         self.fleet.tick()
 
+    def expand(self):
+        [child] = self.fleet.submit_all([spec(host="elsewhere")])
+        self.fleet.store.leases.expand(self.token, [child], template=TEMPLATE)
+
+    def rerun(self):
+        with suppress(Conflict):
+            self.fleet.dispatcher.rerun([self.id], force=True)
+
+    def stop(self):
+        # It is in no workflow's run.
+        with suppress(NoSuchJob):
+            self.fleet.store.flows.cancel("")
+
     def submit_again(self):
         self.fleet.dispatcher.submit([self.fleet.record(self.id).spec])
 
@@ -85,12 +100,14 @@ EXPECTED = {
     (QUEUED, "cancel"): CANCELLED,
     (RUNNING, "tick"): LOST,
     (RUNNING, "release"): QUEUED,
+    (RUNNING, "expand"): WAITING,
     (RUNNING, "lose"): NEEDS_HUMAN,
     **{(RUNNING, name): state for name, state in FINISHES.items()},
     (LOST, "beat"): RUNNING,
     (LOST, "park"): RUNNING,
     (LOST, "tick"): NEEDS_HUMAN,
     (LOST, "release"): QUEUED,
+    (LOST, "expand"): WAITING,
     (LOST, "lose"): NEEDS_HUMAN,
     **{(LOST, name): state for name, state in FINISHES.items()},
     (NEEDS_HUMAN, "retry"): QUEUED,
@@ -99,7 +116,9 @@ EXPECTED = {
     (NEEDS_HUMAN, "resolve_failed"): FAILED,
     (SUCCEEDED, "retry"): QUEUED,
     (FAILED, "retry"): QUEUED,
+    (FAILED, "rerun"): QUEUED,
     (CANCELLED, "retry"): QUEUED,
+    (CANCELLED, "rerun"): QUEUED,
 }
 
 

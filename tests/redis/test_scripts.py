@@ -15,7 +15,9 @@ LUA = sorted(
     (path for path in (resources.files("relayq.store") / "lua").iterdir()),
     key=lambda path: path.name,
 )
-VERBS = [path for path in LUA if path.name != "prelude.lua"]
+#: What others use: it has no arguments of its own.
+SHARED = ("prelude", "stands", "parents", "ends", "verdict", "forgetting", "again")
+VERBS = [path for path in LUA if path.name.removesuffix(".lua") not in SHARED]
 
 
 def name_of(path):
@@ -37,6 +39,12 @@ def test_a_script_uses_declared_keys_only_and_never_scans(path):
 
     assert set(re.findall(r"\bK\.(\w+)", text)) <= KEYS.keys()
     assert not re.findall(r'"(KEYS|SCAN|HSCAN|SSCAN|ZSCAN)"', text)
+
+
+def test_each_shared_file_is_used_and_comes_before_its_users():
+    used = {name for path in LUA for name in re.findall(r"^-- uses: (.+)$", path.read_text(), re.M)}
+
+    assert {"prelude", *" ".join(used).split()} == set(SHARED)
 
 
 def test_all_keys_share_one_hash_tag():

@@ -5,10 +5,13 @@ import random
 import pytest
 
 from relayq.dispatch import TEMPLATE
+from relayq.model.halts import Halt
 from relayq.model.jobs import FINAL, JobState
+from relayq.store.flows import FlowRecord
 from relayq.store.keys import KEYS
+from relayq.store.scripts import Scripts
 from tests.redis.consistency import INDICES, problems
-from tests.redis.fleet import LEASE
+from tests.redis.fleet import LEASE, spec
 from tests.redis.scenes import prefer, reach
 from tests.redis.walk import Walk
 
@@ -121,6 +124,67 @@ def test_a_member_that_no_record_has_there_is_removed(fleet, store, name):
     sweep(store)
 
     assert problems(store) == []
+
+
+def test_what_left_an_index_by_itself_since_that_was_read_was_not_mended(fleet, store, clock):
+    token = fleet.host().start(fleet.submit())
+    asked = {"template": TEMPLATE, "lease": LEASE, "index": "queue", "suffix": "any"}
+
+    assert Scripts(store.connection, store.keys, clock).call("sweep", [token.id], **asked) == []
+
+
+def test_what_a_graph_waits_for_is_found_again(fleet, store):
+    parent, other, ended = fleet.submit(), fleet.submit(), fleet.submit(priority=10)
+    fleet.host().run(ended, JobState.FAILED)
+    tidy = spec(after=(parent, ended), after_any=(other,), when="failure", halts=("films",))
+    fleet.dispatcher.submit([tidy], halts=[Halt("films")])
+    keys = [fleet.key("dependents", id) for id in (parent, other)]
+    store.connection.delete(*keys, fleet.key("halted", "films"))
+    store.connection.hdel(fleet.key("job", tidy.id), "waits", "fails")
+
+    assert ("entered", tidy.id) in sweep(store)
+
+    assert problems(store) == []
+    fleet.cancel(parent)
+    fleet.cancel(other)
+    assert fleet.state(tidy.id) is JobState.QUEUED
+
+
+def test_a_job_whose_parents_have_all_ended_unheard_goes_on_or_is_skipped(fleet, store):
+    parent = fleet.submit()
+    always, failure = (fleet.submit(after=(parent,), when=when) for when in ("always", "failure"))
+    store.connection.delete(fleet.key("dependents", parent))
+    fleet.host().run(parent)
+
+    sweep(store)
+
+    assert fleet.state(always) is JobState.QUEUED
+    assert fleet.record(failure).reason == "skipped"
+
+
+def test_one_that_became_others_collects_though_their_end_was_not_heard(fleet, store):
+    host = fleet.host()
+    token, child = host.start(fleet.submit()), fleet.submit()
+    store.leases.expand(token, [child], template=TEMPLATE)
+    store.connection.delete(fleet.key("dependents", child))
+    host.run(child)
+
+    sweep(store)
+
+    assert host.ask().fanned == (child,)
+
+
+def test_a_workflows_run_without_jobs_is_removed_and_one_with_some_listed_again(fleet, store):
+    one = spec(group="flow-f10w00000001", flow="f10w00000001")
+    fleet.dispatcher.submit([one], flow=FlowRecord("f10w00000001", "release"))
+    store.connection.delete(fleet.key("flows"))
+    store.connection.hset(fleet.key("flow", "f10w00000002"), "name", "gone")
+    store.connection.zadd(fleet.key("flows"), {"f10w00000003": 1})
+
+    sweep(store)
+
+    assert [flow.id for flow in store.flows.list()] == ["f10w00000001"]
+    assert not store.connection.exists(fleet.key("flow", "f10w00000002"))
 
 
 def test_a_queue_that_the_registry_lost_is_heard_of_again(fleet, store):
@@ -400,7 +464,8 @@ def test_after_any_damage_every_job_that_is_left_still_ends(fleet, store):
     for id, record in left.items():
         match record.state:
             case JobState.WAITING:  # each for an older job, so the first of them has a reason
-                assert set(record.spec.after) & left.keys(), f"seed {seed}: {id}"
+                awaited = {*record.spec.after, *record.spec.after_any, *record.fanned}
+                assert awaited & left.keys(), f"seed {seed}: {id}"
             case JobState.QUEUED if record.queue.startswith("with."):
                 assert record.queue.removeprefix("with.") in left, f"seed {seed}: {id}"
             case JobState.QUEUED:

@@ -8,9 +8,12 @@ from collections import Counter, deque
 from dataclasses import dataclass
 from typing import Any
 
+from relayq.dispatch import TEMPLATE
 from relayq.errors import Conflict, NoSuchHost, NoSuchJob, Unplaceable
 from relayq.host.queues import Queues
-from relayq.model.jobs import ENDS, JobState, Token
+from relayq.model.halts import Halt
+from relayq.model.jobs import JobState, Token
+from relayq.model.moves import ENDS
 from relayq.store.leases import Claim
 from tests.redis.fleet import KEEP, LEASE, Fleet, FleetHost, spec
 
@@ -32,6 +35,7 @@ PLACES: tuple[dict[str, Any], ...] = (
     {"strategy": "least-loaded"},
 )
 PATIENCE = 30.0
+HALTS = (Halt("soon", limit=3, way="soon"), Halt("now", limit=2, counted="done"))
 #: Instants that are so near each other aren't told apart here: Redis' clock goes on.
 NEAR = 0.5
 
@@ -125,12 +129,33 @@ class Walk:
             group=self.random.choice([None, "films"]),
             unique=self.random.choice([*[None] * 6, "a", "b"]),
             expires=self.random.choice([None, None, None, 60.0, 150.0]),
+            **self._among_others(known),
             **where,
         )
         specs, placements = self.fleet.dispatcher.locate(
             [one], online_within=LEASE, wait_for_host=True
         )
-        return one.id, where, self.fleet.dispatcher.submit(specs, placements=placements)
+        placed = self.fleet.dispatcher.submit(specs, placements=placements, halts=HALTS)
+        return one, placed
+
+    def _among_others(self, known: list[str]) -> dict[str, Any]:
+        """Return what few jobs ask, of those that come after others or end with them."""
+        if self.random.random() < 0.6:
+            return {}
+        return {
+            "after_any": tuple(self.random.sample(known, min(len(known), 1))),
+            "when": self.random.choice(["success", "failure", "always"]),
+            "is_lenient": self.random.random() < 0.3,
+            "halts": self.random.choice([(), ("soon",), ("now", "soon")]),
+        }
+
+    def rerun(self):
+        ids, force = sorted(self.states), self.random.random() < 0.5
+        some = self.random.sample(ids, min(len(ids), 4))
+        try:
+            return some, self.fleet.dispatcher.rerun(sorted(some), force=force)
+        except Conflict as error:
+            return some, error
 
     def cancel(self):
         id = self.job()
@@ -265,6 +290,15 @@ class Walk:
         token, state = self.token(), self.random.choice(sorted(ENDS))
         return token, state, self.hosts[0].finish(token, state)
 
+    def expand(self):
+        token, children = self.token(), [f"{self.submitted + i:012}" for i in (1, 2)]
+        if self.states.get(token.id) not in HELD:
+            return token
+        self.submitted += 2
+        self.fleet.submit_all([spec(id=id) for id in children])
+        answer = self.fleet.store.leases.expand(token, children, template=TEMPLATE)
+        return token, children, answer
+
     def release(self):
         token = self.token()
         return token, self.hosts[0].release(token)
@@ -361,7 +395,9 @@ class Walk:
         leader = connection.hget(self.fleet.key("job", id), "with")
         if leader:
             where = connection.hget(self.fleet.key("job", leader.decode()), "host")
-            assert where == host.name.encode(), f"{id} beside {leader} on {where}"
+            heirs = connection.hget(self.fleet.key("host", host.name), "was") or b""
+            names = [host.name, *heirs.decode().split(",")]
+            assert where.decode() in names, f"{id} beside {leader} on {where}"
 
     def _check_barred(self, name: str, word: str) -> None:
         ends = [self.paused.get(who, 0.0) for who in (name, "")]
@@ -392,6 +428,8 @@ WEIGHTS = {
     "beat": 12,
     "report": 3,
     "finish": 15,
+    "expand": 2,
+    "rerun": 2,
     "release": 3,
     "lose": 4,
     "park": 2,

@@ -10,6 +10,7 @@ import select
 import signal
 import subprocess
 import sys
+import time
 
 
 def pause(seconds):
@@ -49,10 +50,67 @@ def retry(delay, attempt=1):
     say(type="system", subtype="api_retry", retry_delay_ms=delay * 1000, **facts)
 
 
-def note(prompt):
+def note(prompt, **more):
     with open(os.environ.get("NOTES", os.devnull), "a") as file:
         facts = {"args": sys.argv[1:], "session": session(), "prompt": prompt, "cwd": os.getcwd()}
-        file.write(json.dumps({**facts, "env": dict(os.environ)}) + "\n")
+        file.write(json.dumps({**facts, "env": dict(os.environ), **more}) + "\n")
+
+
+def analyse():
+    """Report each line with BUG in the files that the prompt lists; lines with @ say how."""
+    began, prompt = time.monotonic(), sys.stdin.read()
+    files = [line[2:] for line in prompt.splitlines() if line.startswith("- ")]
+    known = os.path.join(os.environ["MARKS"], f"session-{session()}")
+    if files:
+        with open(known, "w") as file:
+            json.dump(files, file)
+    else:
+        files = json.loads(content(known) or "[]")
+    lines = {path: content(path).splitlines() for path in files}
+    all_lines = [line for one in lines.values() for line in one]
+    orders = [words for line in all_lines if "@" in line and (words := line.split("@")[1].split())]
+    issues = [
+        {
+            **{"file": path, "line": number, "severity": "high", "category": "bug"},
+            **{"title": line.strip(), "detail": f"{path} has one"},
+        }
+        for path in files
+        for number, line in enumerate(lines[path], 1)
+        if "BUG" in line
+    ]
+    for path in files:
+        call = {"type": "tool_use", "id": path, "name": "Read", "input": {"file_path": path}}
+        say(type="assistant", message={"content": [call]})
+        back = {"type": "tool_result", "tool_use_id": path, "content": "x"}
+        say(type="user", message={"content": [back]})
+    answer = {"issues": issues, "files_analyzed": files}
+    words, facts = json.dumps(answer), {"structured_output": answer}
+    for order, *value in orders:
+        mark = os.path.join(os.environ["MARKS"], f"{order}-{'-'.join(value)}")
+        if order == "wait":
+            while not os.path.exists(mark):
+                pause(0.02)
+        elif order == "once":
+            # The first session that meets it dies; a later one finds the mark.
+            if not os.path.exists(mark):
+                open(mark, "w").close()
+                os.kill(os.getpid(), signal.SIGKILL)
+        elif order == "slow":
+            pause(float(value[0]))
+        elif order == "nonsense":
+            words, facts = "I have looked, and all is well.", {}
+        elif order == "prose":
+            words, facts = f"Here you are:\n```json\n{words}\n```\nSo much for that.", {}
+        elif order == "most" and len(files) > int(value[0]):
+            words = "Prompt is too long"
+            facts = {"is_error": True, "terminal_reason": "prompt_too_long"}
+        elif order == "break":
+            words = "There's an issue with the selected model (fake)"
+            facts = {"is_error": True, "api_error_status": 404}
+        elif order == "turns" and "--resume" not in sys.argv:
+            words, facts = None, {"subtype": "error_max_turns", "is_error": True}
+    note(prompt, files=files, began=began, ended=time.monotonic())
+    result(words, **facts)
 
 
 def do(step, *values):
@@ -62,6 +120,8 @@ def do(step, *values):
             say(type="system", subtype="init", session_id=given, model="fake", cwd=os.getcwd())
         case "read":
             note(sys.stdin.read())
+        case "analyse":
+            analyse()
         case "text":
             text(*(values or ["on"]))
         case "use":

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -16,7 +17,7 @@ import pytest
 from relayq import config, embedded
 from relayq.dispatch import Dispatcher
 from relayq.host.process import attempts
-from relayq.model.jobs import JobState
+from relayq.model.jobs import JobState, Spec, new_id
 from tests.repositories import make_repository
 from tests.system.conftest import start_fleet
 from tests.waiting import until
@@ -340,3 +341,25 @@ def test_a_usage_limit_pauses_the_account_and_keeps_the_session(fleet, tmp_path)
     assert len(runs(tmp_path)) == 1
     for one in (job, other):
         one.cancel()
+
+
+def test_an_answer_gets_to_the_step_after_and_from_there_into_a_prompt(fleet, tmp_path):
+    asked = ask(fleet, tmp_path, ["init", "read", ["result", "say 'hi' $(id)"]])
+    asked.wait(30)
+    line = "printf '%s|%s' \"${{ steps.asked.stdout }}\" ${{ steps.asked.value.cost_usd }}"
+    uses = {"uses": {"asked": [asked.id]}, "after": (asked.id,), "is_template": True}
+    payload = {
+        **asked.record.spec.payload,
+        "prompt": "They ${{ steps.asked.value.text }}, on ${{ steps.asked.host }}",
+    }
+    specs = [
+        Spec(new_id(), "run_command", {"cmd": line}, **uses),
+        replace(asked.record.spec, id=new_id(), payload=payload, **uses),
+    ]
+    session = fleet.relay.session()
+    Dispatcher(session.store, session.signer).submit(specs)
+    said, prompted = (fleet.job.fetch(spec.id) for spec in specs)
+
+    assert said.get(30) == "say 'hi' $(id)|0.25"
+    prompted.wait(30)
+    assert runs(tmp_path)[-1]["prompt"].strip() == "They say 'hi' $(id), on here"

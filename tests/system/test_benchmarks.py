@@ -22,6 +22,8 @@ SUBJECTS = {
     "away": "echo hi, broker 20 ms away",
     "placement": "200 jobs at once: last end",
     "views": "whole process, 3 hosts",
+    "map": "map of 40 x true",
+    "flows": "chain of 5 x true, a step",
     "media": "film of 1 s, 160x120: CPU",
 }
 

@@ -226,7 +226,8 @@ def test_a_memory_that_cannot_be_used_is_replaced(shared_fleet, content):
     done = relayq("ps")
 
     assert (done.returncode, done.stderr) == (0, "")
-    assert json.loads(file.read_text()).keys() == {"at", "hosts", "jobs", "agents", "sessions"}
+    known = {"at", "hosts", "jobs", "agents", "schedules", "sessions"}
+    assert json.loads(file.read_text()).keys() == known
 
 
 def test_a_command_works_when_it_can_not_remember(shared_fleet):

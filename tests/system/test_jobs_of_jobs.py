@@ -29,8 +29,10 @@ def built() -> Iterator[Fleet]:
     with fleets.fleet() as fleet:
         for name in ("mini", "pi4"):
             fleet.add(name, "worker: {max_concurrent: 4}\n").start_worker()
+        fleet.add("solo", "worker: {max_concurrent: 1}\n").start_worker()
         client = fleet.add("client")
-        until(lambda: online(client) == {"mini", "pi4"}, within=30, what="both hosts to be online")
+        names = {"mini", "pi4", "solo"}
+        until(lambda: online(client) == names, within=30, what="all hosts to be online")
         yield fleet
 
 
@@ -65,6 +67,14 @@ def test_a_job_on_one_host_runs_another_on_the_other_and_has_its_output(client):
     assert password not in done.out
     assert client.fleet.broker.address not in done.out
     assert "Parent" in client.relayq("show", output[1]).out
+
+
+def test_a_job_that_waits_for_one_on_its_own_host_lends_it_the_only_slot(client):
+    script = f"{INSIDE} run -q --on solo 'echo below; {INSIDE} run -q --on solo echo deeper'"
+
+    done = client.relayq("run", "--on", "solo", "--timeout", "60s", script)
+
+    assert (done.status, done.out) == (0, "below\ndeeper\n"), done
 
 
 def test_python_inside_a_job_uses_the_same_way(client):

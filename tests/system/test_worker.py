@@ -78,7 +78,7 @@ def test_a_job_gets_its_own_environment_and_none_of_relayqs(shared_fleet, monkey
     assert f"RELAYQ_JOB_ID={result.id}" in lines
     ours = [line for line in lines if line.startswith("RELAYQ_")]
     names = {line.partition("=")[0] for line in ours}
-    own = {"RELAYQ_JOB_ID", "RELAYQ_ATTEMPT", "RELAYQ_REPORT", "RELAYQ_DESK"}
+    own = {"RELAYQ_JOB_ID", "RELAYQ_ATTEMPT", "RELAYQ_REPORT", "RELAYQ_DESK", "RELAYQ_OUTPUT"}
     assert names == {*own, "RELAYQ_SOCKET", "RELAYQ_TOKEN"}
 
 

@@ -208,3 +208,24 @@ def test_what_is_used_up_goes_on_in_the_same_session(error_class):
     first = decided(error_class).choices[0]
 
     assert (first.text, first.verdict) == (CONTINUE, "")
+
+
+@pytest.mark.parametrize(
+    ("error_class", "state"),
+    [
+        (ErrorClass.NEEDS_REVIEW, JobState.SUCCEEDED),
+        (ErrorClass.REFUSED, JobState.FAILED),
+        (ErrorClass.MAX_TURNS, JobState.FAILED),
+        (ErrorClass.BUDGET, JobState.FAILED),
+        (ErrorClass.AUTH, JobState.NEEDS_HUMAN),
+        (ErrorClass.BILLING, JobState.NEEDS_HUMAN),
+        (ErrorClass.OVERLOADED, JobState.SCHEDULED),
+    ],
+)
+def test_a_job_that_nobody_attends_asks_only_for_what_is_the_whole_accounts(error_class, state):
+    decision = decide(
+        answer(error_class), failures=0, fallbacks=False, jitter=0.0, now=NOW, asks=False
+    )
+
+    assert decision.state is state
+    assert bool(decision.question) is (state is JobState.NEEDS_HUMAN)

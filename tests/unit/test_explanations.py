@@ -120,6 +120,39 @@ def test_a_waiting_job_names_the_ones_that_are_not_done():
     assert explained.options == ("relayq why runs", "relayq why gone", "relayq cancel j0b")
 
 
+def test_a_waiting_job_says_what_ends_it_waits_for_and_what_follows():
+    parents = [record(JobState.FAILED, id="fa1led"), record(JobState.QUEUED, id="queued")]
+    tidy = spec(after=("fa1led",), after_any=("queued",), when="always")
+
+    explained = why(record(JobState.WAITING, spec=tidy), parents=parents)
+
+    assert explained.summary == "waits for 1 of 2 jobs that it comes after, since 120s"
+    assert explained.facts == ("queued is queued", "it runs however they end")
+
+
+def test_a_job_that_became_others_waits_for_these():
+    parents = [record(JobState.RUNNING, id="runs", host="mac")]
+
+    explained = why(record(JobState.WAITING, spec=spec(), fanned=("runs",)), parents=parents)
+
+    assert explained.summary == "waits for 1 of 1 job that it became, since 120s"
+
+
+def test_a_job_that_was_halted_names_the_halt_and_no_person():
+    ended = record(JobState.CANCELLED, reason="halted", halted="films", finished_at=NOW - 9)
+
+    [fact] = why(ended).facts
+
+    assert "halt films" in fact
+    assert "person" not in fact
+
+
+def test_a_job_that_was_skipped_says_so():
+    ended = record(JobState.SUCCEEDED, reason="skipped", finished_at=NOW - 9)
+
+    assert "skipped" in why(ended).facts[0]
+
+
 def test_a_start_time_is_no_retry():
     explained = why(record(JobState.SCHEDULED, due_at=NOW + 60))
 

@@ -8,10 +8,8 @@ import pytest
 from relayq.errors import RelayqError
 from relayq.model.jobs import (
     ALPHABET,
-    ENDS,
     FINAL,
     ID_LENGTH,
-    MOVES,
     ON_LOST,
     PRIORITIES,
     JobRecord,
@@ -22,6 +20,7 @@ from relayq.model.jobs import (
     normal_id,
     priority_number,
 )
+from relayq.model.moves import ENDS, MOVES
 
 SPEC = Spec("abc100000000", "run_command", {"cmd": "true"})
 FULL = Spec(
@@ -66,6 +65,18 @@ FULL = Spec(
     ancestors=("r00t00000000",),
     grant={"depth": 1},
     git="main",
+    after_any=("abf300000000",),
+    when="always",
+    is_lenient=True,
+    halts=("nightly",),
+    flow="abg400000000",
+    step="greet",
+    matrix={"os": "linux"},
+    uses={"build": ["abd200000000"]},
+    is_template=True,
+    condition="steps.build.result == 'success'",
+    fans="x = fromJSON(steps.build.stdout)",
+    takes=({"from": "abd200000000", "files": "*.txt", "to": "in"},),
 )
 RECORD = JobRecord(
     id="abc100000000",
@@ -126,8 +137,10 @@ def test_every_state_can_be_reached_and_left():
     assert all(MOVES[state] for state in JobState)
 
 
-def test_from_a_final_state_only_a_new_attempt_follows():
-    assert {MOVES[state] for state in FINAL} == {frozenset({JobState.QUEUED})}
+def test_from_a_final_state_a_job_only_runs_again_or_is_skipped_then():
+    again = {JobState.QUEUED, JobState.WAITING}
+
+    assert all(MOVES[state] - {JobState.SUCCEEDED} == again for state in FINAL)
 
 
 def test_from_every_other_state_a_job_can_be_cancelled():

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from relayq.model.hosts import Host
-from relayq.model.jobs import MOVES, JobRecord, JobState
+from relayq.model.jobs import JobRecord, JobState
+from relayq.model.moves import MOVES
 from relayq.model.output import STDERR, STDOUT, Frame
 from relayq.model.reviews import VERDICTS, has_rebooted, last_line, may_still_run
 

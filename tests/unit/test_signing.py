@@ -25,6 +25,7 @@ OUTCOME = Outcome(
     output_bytes=17,
     run_time=1.5,
     files=({"name": "out.txt", "sha256": "0" * 64, "size": 3},),
+    outputs={"version": "1 ü"},
 )
 
 

@@ -19,7 +19,7 @@
 --
 -- args: offset host install boot session uid lease nudged registry max_running patience
 -- rest: queue wants   (in pairs; `registry` is the version of the queues of needs that the worker knows)
--- Returns  "none" | "again" | "replaced" | "barred" | "full" | "queues" | "claimed", id, attempt, signed spec, failures and losses before, queue, account, answer, the outcome before it, followers...
+-- Returns  "none" | "again" | "replaced" | "barred" | "full" | "queues" | "claimed", id, attempt, signed spec, failures and losses before, queue, account, answer, the outcome before it, the jobs that it became, followers...
 local holder = call("HMGET", K.host .. host, "install", "session", "drained", "paused")
 if holder[1] ~= install or holder[2] ~= session then return { "replaced" } end
 local meta = call("HMGET", K.meta, "queues", "paused")
@@ -117,7 +117,7 @@ for _, one in ipairs(choosy) do
   if (not first or one[2] < place) and not overtakes(one[2], one[4]) then first, place, where = one[1], one[2], one[3] end
 end
 if not first then return { "none" } end
-local record = call("HMGET", K.job .. first, "state", "attempt", "failures", "host", "losses", "widens", "expires")
+local record = call("HMGET", K.job .. first, "state", "attempt", "failures", "host", "losses", "widens", "expires", "fanned")
 if record[1] ~= "queued" then
   call("ZREM", K.queue .. where, first)
   return { "again" }
@@ -164,6 +164,6 @@ if follows then tell(host, "wake") end
 local reply = attempt > 1 and call("GET", K.answer .. first) or ""
 local before = reply ~= "" and call("GET", K.outcome .. first) or ""
 local answer = { "claimed", first, tostring(attempt), call("GET", K.spec .. first), record[3] or "0", record[5] or "0",
-  where, account and account[1] or "", reply, before }
+  where, account and account[1] or "", reply, before, record[8] or "" }
 for _, reply in ipairs(call("SMEMBERS", K.followers .. first)) do table.insert(answer, reply) end
 return answer

@@ -9,6 +9,7 @@
 -- (account, ends or seconds, reason, slows), also of a stale attempt, since it is no news of the job; usage
 -- (cost in millionths, tokens); session.
 --
+-- uses: ends
 -- args: offset template id attempt uid state reason exit signal due counts outcome further
 -- Returns  the state that the job now has | "already" | "stale" | "gone"
 call("ZREM", K.hosts, "")
@@ -28,9 +29,9 @@ if word ~= "current" then
   return "stale"
 end
 local at = now()
-local r = call("HMGET", K.job .. id, "cancel", "host")
+local r = call("HMGET", K.job .. id, "cancel", "host", "halted")
 local to = r[1] and "cancelled" or state
-if r[1] and reason ~= "user" then reason = "user" end
+if r[1] then reason = r[3] and "halted" or "user" end
 leave_host(id, r[2])
 local t = call("HMGET", K.job .. id, "kind", "queued", "claimed", "started", "account", "with")
 local counted = { [to == "scheduled" and "retried" or to] = 1 }
@@ -56,7 +57,7 @@ if account and more.usage then
 end
 if account and to == "succeeded" then call("HDEL", K.account .. account, "probe") end
 if more.session then note_session(more.session, more.session.turns, more.session.cost, at) end
-tally(at, r[2] or "-", counted_as(t[1], account), counted)
+if reason ~= "skipped" then tally(at, r[2] or "-", counted_as(t[1], account), counted) end
 call("HSET", K.job .. id, "ended_by", uid)
 if exit ~= "" then call("HSET", K.job .. id, "exit", exit) end
 if signal ~= "" then call("HSET", K.job .. id, "signal", signal) end
@@ -80,6 +81,5 @@ end
 if to == "needs_human" and more.question then
   call("HSET", K.job .. id, "question", more.question, "choices", more.choices, "asked_at", instant(at))
 end
-settle(id, from, to, reason, at, outcome)
-settle_dependents(id, to, at)
+conclude(id, from, to, reason, at, outcome)
 return to

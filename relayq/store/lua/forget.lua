@@ -1,6 +1,7 @@
 -- forget: delete all that is known of ended jobs, at most those that ended before an instant.
 -- Looks at each record itself, so that a job which was retried meanwhile stays.
 --
+-- uses: forgetting
 -- args: offset before who
 -- rest: ids   ("" as `before`: whenever they ended)
 -- Returns  one word a job: "forgotten" | "younger" | "gone" | the state that it is in

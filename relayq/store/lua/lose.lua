@@ -1,6 +1,7 @@
 -- lose: the host itself reports that nothing is left of an attempt that never reported its end.
 -- So the verdict needs no wait: after a reboot, or when the shim was killed.
 --
+-- uses: verdict
 -- args: offset template id attempt uid crash_limit
 -- Returns  the state that the job now has | "stale" | "gone"
 call("ZREM", K.hosts, "")

@@ -1,4 +1,5 @@
--- prelude: what every script shares. Loaded before each of them, after the key table `K`.
+-- prelude: what every script shares. Loaded before each of them, after the key table `K`; those that end
+-- jobs, or know what comes after one, say `-- uses: ends` and get that file as well.
 -- `offset` is 0 outside tests; now is Redis' own clock, so all leases are on one clock.
 
 local call = redis.call
@@ -51,17 +52,18 @@ local function open_queue(queue, at)
   end
 end
 
--- A queue of needs has no list of nudges that a consumer would have to be told of.
+-- A queue of needs has no list of nudges that a consumer would have to be told of; and who cancels has no
+-- message to nudge with.
 local function nudge(id, kind, queue)
   if queue:sub(1, 5) == "with." then return end
-  if is_of_needs(queue) then return wake(queue, now()) end
+  if is_of_needs(queue) or not template then return wake(queue, now()) end
   local message = template:gsub("@(%a+)", { id = id, kind = kind, queue = queue })
   call("LPUSH", K.nudges .. queue, message)
 end
 
 -- Note what happened in the audit trail, in pairs: j job, h host, a attempt, w who asked, s state,
 -- r reason, x exit code, g signal, q queue, p priority, d due, t seconds, n count, k install,
--- c account of an agent.
+-- c account of an agent, l schedule.
 -- Its instant is the entry's id. 10,000 entries are 1.2 MB.
 local function event(what, ...)
   call("XADD", K.events, "MAXLEN", "~", 10000, "*", "e", what, ...)
@@ -196,7 +198,8 @@ local function enqueue(id, from, at, what, ...)
     since = instant(at)
     call("HSET", K.job .. id, "queued", since)
   end
-  call("HDEL", K.job .. id, "due", "waits", "reason", "started", "finished", "question", "choices", "asked_at")
+  call("HDEL", K.job .. id, "due", "waits", "skips", "fails", "reason", "started", "finished", "question", "choices",
+    "asked_at")
   move(id, from, "queued", instant(at))
   if r[5] then
     queue = queue_beside(r[5], r[6])
@@ -247,24 +250,6 @@ local function rest_from_time(id, widens, expires)
   if expires then call("ZREM", K.expiring, id) end
 end
 
--- Give a job its final or parked state; from there, what comes after it.
-local function settle(id, from, to, reason, at, outcome)
-  move(id, from, to, instant(at))
-  local r = call("HMGET", K.job .. id, "unique", "host", "attempt", "exit", "signal", "widens", "expires")
-  if is_final(to) then let_go(id, r[1]) end
-  rest_from_time(id, r[6], r[7])
-  call("HSET", K.job .. id, "reason", reason, "finished", instant(at))
-  announce(id, to, outcome)
-  local said = { "j", id, "s", to, "r", reason }
-  local function add(key, value)
-    if value then table.insert(said, key); table.insert(said, value) end
-  end
-  if from == "running" or from == "lost" then
-    add("h", r[2]); add("a", r[3]); add("x", r[4]); add("g", r[5])
-  end
-  event(is_final(to) and "ended" or "parked", unpack(said))
-end
-
 -- Put a queued job on another queue, at the same place; whoever is to take it must be told.
 -- Returns its kind.
 local function requeue(id, from, to, at)
@@ -285,81 +270,6 @@ local function waits_beside(id, with)
   return r[1] == "waiting" or r[1] == "scheduled" or r[1] == "queued", r[1], r[2]
 end
 
--- Release or fail the jobs that come after `id`, or wait for its host. A failure goes down the
--- whole graph.
-local function settle_dependents(id, state, at)
-  if state == "needs_human" then return end
-  local ended = { { id, state } }
-  while #ended > 0 do
-    local parent = table.remove(ended)
-    local children = call("SMEMBERS", K.dependents .. parent[1])
-    for _, child in ipairs(children) do
-      if call("HGET", K.job .. child, "state") == "waiting" then
-        if parent[2] ~= "succeeded" then
-          settle(child, "waiting", "failed", "upstream", at)
-          table.insert(ended, { child, "failed" })
-        elseif call("HINCRBY", K.job .. child, "waits", -1) <= 0 then
-          local due = call("HGET", K.job .. child, "due")
-          if due and tonumber(due) > at then
-            move(child, "waiting", "scheduled", due)
-          else
-            enqueue(child, "waiting", at, "ready")
-          end
-        end
-      end
-    end
-    if parent[2] == "succeeded" then call("DEL", K.dependents .. parent[1]) end
-    local companions = call("SMEMBERS", K.companions .. parent[1])
-    -- The host of a job that ran is known; those beside it need nothing else of it.
-    if companions[1] and not call("HGET", K.job .. parent[1], "host") then
-      for _, one in ipairs(companions) do
-        local waits, its_state, queue = waits_beside(one, parent[1])
-        if waits then
-          call("ZREM", K.queue .. queue, one)
-          settle(one, its_state, "failed", "upstream", at)
-          table.insert(ended, { one, "failed" })
-        end
-      end
-    end
-  end
-end
-
--- The verdict on an attempt that is gone or counts as gone. `absent` is true when its host
--- itself says that nothing of it is left; else a person's retry must wait for that host.
-local function verdict(id, from, at, crash_limit, absent)
-  local r = call("HMGET", K.job .. id, "cancel", "phase", "unstarted", "losses", "on_lost", "host", "attempt", "uid", "boot",
-    "kind", "account")
-  local host = r[6]
-  local started = r[2] == "started"
-  local on_lost = r[5] or "retry"
-  if started and not absent and on_lost ~= "retry" then
-    call("HSET", K.job .. id, "orphan", host .. " " .. r[9] .. " " .. r[7] .. " " .. r[8])
-  end
-  if r[1] then
-    leave_host(id, host)
-    settle(id, from, "cancelled", "user", at)
-    settle_dependents(id, "cancelled", at)
-    return "cancelled"
-  end
-  if not started and tonumber(r[3] or 0) < 5 then
-    leave_host(id, host)
-    call("HINCRBY", K.job .. id, "unstarted", 1)
-    enqueue(id, from, at, "judged", "s", "queued", "r", "unstarted", "h", host or "", "a", r[7] or "")
-    return "queued"
-  end
-  local losses = call("HINCRBY", K.job .. id, "losses", 1)
-  tally(at, host or "-", counted_as(r[10], r[11]), { lost = 1 })
-  leave_host(id, host)
-  if on_lost == "retry" and losses < tonumber(crash_limit) then
-    enqueue(id, from, at, "judged", "s", "queued", "r", "lost", "h", host or "", "a", r[7] or "")
-    return "queued"
-  end
-  local to = on_lost == "ask" and "needs_human" or "failed"
-  settle(id, from, to, "lost", at)
-  settle_dependents(id, to, at)
-  return to
-end
-
 -- The host where an attempt that was judged lost may still run. Only a reboot of that same machine
 -- proves that nothing is left.
 local function orphaned_on(orphan)
@@ -375,35 +285,4 @@ local function check(id, attempt, uid)
   if r[2] ~= attempt or r[3] ~= uid then return "stale", r[1] end
   if r[1] ~= "running" and r[1] ~= "lost" then return "ended", r[1] end
   return "current", r[1]
-end
-
--- Let go of the contents that a job used; a small one stays for an hour, should another job be about
--- to use it.
-local function release_files(id)
-  for _, sha256 in ipairs(call("HKEYS", K.files .. id)) do
-    call("SREM", K.users .. sha256, id)
-    if call("SCARD", K.users .. sha256) == 0 then call("EXPIRE", K.artifact .. sha256, 3600) end
-  end
-  return call("DEL", K.files .. id)
-end
-
-local function forget(id)
-  local r = call("HMGET", K.job .. id, "state", "host", "name", "group", "unique", "with")
-  if r[1] then call("ZREM", K.state .. r[1], id) end
-  if r[2] then call("ZREM", K.by_host .. r[2], id) end
-  if r[3] then call("ZREM", K.name .. r[3], id) end
-  if r[4] then call("ZREM", K.group .. r[4], id) end
-  let_go(id, r[5])
-  if r[6] then call("SREM", K.companions .. r[6], id) end
-  -- Nobody else will know where it ran.
-  for _, one in ipairs(r[2] and call("SMEMBERS", K.companions .. id) or {}) do
-    local narrow = call("HGET", K.job .. one, "narrow")
-    if narrow then call("HSET", K.job .. one, "queue", (narrow:gsub("HOST", r[2]))) end
-    part(one, id)
-  end
-  call("ZREM", K.ids, id)
-  call("DEL", K.job .. id, K.spec .. id, K.outcome .. id, K.late .. id, K.log .. id, K.done .. id,
-    K.dependents .. id, K.companions .. id, K.followers .. id)
-  call("DEL", K.answer .. id)
-  release_files(id)
 end

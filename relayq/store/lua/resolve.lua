@@ -1,5 +1,6 @@
 -- resolve: a person closes a job that waits for one, as succeeded or failed.
 --
+-- uses: ends
 -- args: offset template id state note who
 -- Returns  the state that the job now has | "unfit", state | "gone"
 call("ZREM", K.hosts, "")
@@ -10,6 +11,5 @@ local at = now()
 if note ~= "" then call("HSET", K.job .. id, "note", note) end
 close_question(id)
 event("resolved", "j", id, "s", state, "w", who)
-settle(id, from, state, "user", at)
-settle_dependents(id, state, at)
+conclude(id, from, state, "user", at)
 return { state }

@@ -4,6 +4,7 @@
 -- that index (`suffix`: which one), of which those go that no record has there. Jobs that came after a
 -- lost one, or waited for its host, fail. A host goes that nobody has seen for 90 days and that no job is about.
 --
+-- uses: ends parents forgetting
 -- args: offset template lease index suffix
 -- rest: members
 -- Returns  what was mended: "entered" | "removed" | "deleted" | "failed" | "dropped", and its name, ...
@@ -23,7 +24,7 @@ local function delete(id)
     K.dependents .. id, K.companions .. id, K.followers .. id }
   local listed = call("ZREM", K.ids, id)
   -- As long as a parent's set names it, a child still waits for that parent.
-  settle_dependents(id, "failed", at)
+  run_down({ { id = id, state = "failed", as = "failed", reason = "lost" } }, at)
   listed = listed + call("DEL", K.answer .. id) + release_files(id)
   if call("DEL", unpack(left)) + listed > 0 then note("deleted", id) end
 end
@@ -33,29 +34,34 @@ local function rewait(id)
   local spec = call("GET", K.spec .. id)
   local is_read, said = pcall(cjson.decode, spec and spec:match("^%S+ %S+ (.*)$") or "")
   if not is_read or type(said) ~= "table" then return end
-  local unfinished, seen, is_doomed = 0, {}, false
-  for _, parent in ipairs(said.after or {}) do
-    local state = call("HGET", K.job .. parent, "state")
-    if state == "failed" or state == "cancelled" then is_doomed = true end
-    -- Of a parent that is gone the set tells whether it had succeeded: then it is gone, too.
-    local counts = state and state ~= "succeeded"
-    if not state then counts = call("SISMEMBER", K.dependents .. parent, id) == 1 end
-    if counts and not seen[parent] then
-      unfinished = unfinished + 1
-      if state and call("SADD", K.dependents .. parent, id) == 1 then note("entered", id) end
-    end
-    seen[parent] = true
+  local r = call("HMGET", K.job .. id, "waits", "when", "fanned", "fails", "skips")
+  local after, any = table.concat(said.after or {}, " "), table.concat(said.after_any or {}, " ")
+  if r[3] then after, any = "", r[3] end
+  local function awaits(parent, edge) return call("SISMEMBER", K.dependents .. parent, edge) == 1 end
+  -- Of a parent that is gone the set tells whether it had ended: then it is gone, too.
+  local found = weigh(id, after, any, awaits, r[3] and "+")
+  for _, edge in ipairs(found.edges) do
+    if call("EXISTS", K.job .. edge[1]) == 1 and call("SADD", K.dependents .. edge[1], edge[2]) == 1 then note("entered", id) end
   end
-  if is_doomed then
-    settle(id, "waiting", "failed", "upstream", at)
-    settle_dependents(id, "failed", at)
-    note("failed", id)
-  elseif unfinished == 0 then
+  local left = #found.edges
+  local word = r[3] and (left > 0 and "waiting" or "ready")
+    or turn(r[2], left > 0, found.fails or r[4], found.skips or r[5], found.is_doomed)
+  if word == "waiting" then
+    local is_new = r[1] ~= tostring(left)
+    if is_new then call("HSET", K.job .. id, "waits", left) end
+    for field, before in pairs({ fails = r[4], skips = r[5] }) do
+      if found[field] and not before then is_new = call("HSET", K.job .. id, field, "1") end
+    end
+    if is_new then note("entered", id) end
+  elseif word == "ready" then
     enqueue(id, "waiting", at, "ready")
     note("entered", id)
-  elseif call("HGET", K.job .. id, "waits") ~= tostring(unfinished) then
-    call("HSET", K.job .. id, "waits", unfinished)
+  elseif word == "skipped" then
+    conclude(id, "waiting", "succeeded", "skipped", at)
     note("entered", id)
+  else
+    conclude(id, "waiting", "failed", "upstream", at)
+    note("failed", id)
   end
 end
 
@@ -64,8 +70,7 @@ local function rejoin(id, state, queue, with, narrow)
   local beside = queue_beside(with, narrow)
   if not beside and (state ~= "queued" or queue:sub(1, 5) == "with.") then
     call("ZREM", K.queue .. queue, id)
-    settle(id, state, "failed", "upstream", at)
-    settle_dependents(id, "failed", at)
+    conclude(id, state, "failed", "upstream", at)
     note("failed", id)
     return true
   elseif beside and state == "queued" and queue ~= beside then
@@ -87,13 +92,12 @@ local function check_agents_member(id)
   local r = call("HMGET", K.job .. id, "state", "account", "asks", "question")
   local is_account = index == "account_active"
   if r[1] and is_held(r[1]) and (is_account and r[2] == suffix or not is_account and r[3] and r[4]) then return end
-  call(is_account and "SREM" or "ZREM", K[index] .. suffix, id)
-  note("removed", id)
+  if call(is_account and "SREM" or "ZREM", K[index] .. suffix, id) == 1 then note("removed", id) end
 end
 
 local function enter(id)
   local r = call("HMGET", K.job .. id, "state", "host", "queue", "priority", "kind", "name", "group",
-    "unique", "created", "queued", "claimed", "due", "finished", "widens", "expires", "attempt", "with", "narrow")
+    "unique", "created", "queued", "claimed", "due", "finished", "widens", "expires", "attempt", "with", "narrow", "halts")
   local state, host, queue = r[1], r[2], r[3]
   if not state then return delete(id) end
   local function add(key, score)
@@ -126,6 +130,12 @@ local function enter(id)
   if r[7] then add(K.group .. r[7], numbered(K.group .. r[7], id)) end
   if r[8] and not is_final(state) and call("SET", K.unique .. r[8], id, "NX") then note("entered", id) end
   if is_held(state) then enter_agents_part(id) end
+  for name in (r[19] or ""):gmatch("%S+") do
+    if call("EXISTS", K.halt .. name) == 1 and call("SADD", K.halted .. name, id) == 1 then
+      call("EXPIRE", K.halted .. name, 7776000)
+      note("entered", id)
+    end
+  end
   if state == "waiting" then rewait(id) end
 end
 
@@ -139,18 +149,30 @@ local belongs = {
   name = function(r) return r[4] == suffix end,
   group = function(r) return r[5] == suffix end,
   companions = function(r) return r[6] == suffix end,
+  halted = function(r) return r[10] and (" " .. r[10] .. " "):find(" " .. suffix .. " ", 1, true) end,
   overflow = function(r) return r[1] == "queued" and r[7] end,
   users = function(r) return r[1] end,
   expiring = function(r) return r[8] and not r[9] and (r[1] == "queued" or r[1] == "waiting" or r[1] == "scheduled") end,
 }
 
 local function check_member(id)
-  local r = call("HMGET", K.job .. id, "state", "host", "queue", "name", "group", "with", "widens", "expires", "attempt")
+  local r = call("HMGET", K.job .. id, "state", "host", "queue", "name", "group", "with", "widens", "expires", "attempt", "halts")
   if belongs[index](r) then return end
-  local is_set = index == "active" or index == "companions" or index == "users"
-  call(is_set and "SREM" or "ZREM", K[index] .. suffix, id)
+  local is_set = index == "active" or index == "companions" or index == "users" or index == "halted"
+  -- It may have left by itself since the index was read.
+  if call(is_set and "SREM" or "ZREM", K[index] .. suffix, id) == 0 then return end
   if index == "users" and call("SCARD", K.users .. suffix) == 0 then call("EXPIRE", K.artifact .. suffix, 3600) end
+  if index == "halted" and call("EXISTS", K.halted .. suffix) == 0 then call("DEL", K.halt .. suffix) end
   note("removed", id)
+end
+
+-- A run of a workflow is there as long as one of its jobs is.
+local function check_flow(id)
+  if call("EXISTS", K.group .. "flow-" .. id) == 0 or call("EXISTS", K.flow .. id) == 0 then
+    if call("DEL", K.flow .. id) + call("ZREM", K.flows, id) > 0 then note("removed", id) end
+  elseif call("ZADD", K.flows, "NX", call("HGET", K.flow .. id, "created") or instant(at), id) == 1 then
+    note("entered", id)
+  end
 end
 
 local function check_host(name)
@@ -172,6 +194,8 @@ for i = rest, #ARGV do
   local member = ARGV[i]
   if index == "job" then
     enter(member)
+  elseif index == "flow" or index == "flows" then
+    check_flow(member)
   elseif index == "hosts" or index == "host" then
     check_host(member)
   elseif index == "account_active" or index == "asking" then

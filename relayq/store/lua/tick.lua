@@ -10,8 +10,10 @@
 -- The lease's times are the fleet's: a caller without its own ("") gets those of the last worker, and
 -- expires nothing before there was one. `keep` and `keep_jobs` are "" for who isn't to prune.
 --
+-- uses: verdict forgetting
 -- args: offset template lease lost_min lost_max crash_limit gap keep keep_jobs limit
--- Returns  words of what was done: "expired" id, "judged" id, "due" id, "widened" id, "unclaimed" id, "pruned" id
+-- Returns  words of what was done: "expired" id, "judged" id, "due" id, "widened" id, "unclaimed" id, "pruned" id;
+--          of schedules whose turn it is "recurs" name, of the next one "comes" seconds
 call("ZREM", K.hosts, "")
 local at = now()
 local done = {}
@@ -60,6 +62,12 @@ local function set_back(step)
         call("ZADD", K[index], instant(tonumber(r[2]) - step), id)
         call("HSET", K.job .. id, fields[2], instant(tonumber(r[2]) - step))
       end
+    end
+  end
+  -- What was dealt with in a smaller step isn't dealt with again; after a larger one the clock was wrong.
+  if step > 86400 then
+    for _, name in ipairs(call("ZRANGEBYSCORE", K.schedules, "(" .. instant(at), "(+inf", "LIMIT", 0, 1000)) do
+      call("ZADD", K.schedules, instant(at), name)
     end
   end
 end
@@ -157,12 +165,18 @@ if at >= quiet_until then
     local r = call("HMGET", K.job .. id, "state", "queue", "attempt", "expires")
     if r[4] and not r[3] and (r[1] == "queued" or r[1] == "waiting" or r[1] == "scheduled") then
       call("ZREM", K.queue .. r[2], id)
-      settle(id, r[1], "failed", "expired", at)
-      settle_dependents(id, "failed", at)
+      conclude(id, r[1], "failed", "expired", at)
       note("unclaimed", id)
     end
   end
 end
+
+-- Whose instants those are, and which jobs, only a worker with the fleet's key can say.
+for _, name in ipairs(call("ZRANGEBYSCORE", K.schedules, "-inf", instant(at), "LIMIT", 0, limit)) do
+  note("recurs", name)
+end
+local coming = call("ZRANGEBYSCORE", K.schedules, "(" .. instant(at), instant(at + 60), "WITHSCORES", "LIMIT", 0, 1)
+if coming[1] then note("comes", instant(tonumber(coming[2]) - at)) end
 
 -- Queues of needs that nobody used for a day are forgotten.
 for _, queue in ipairs(call("ZRANGEBYSCORE", K.queues, "-inf", instant(at - 86400), "LIMIT", 0, limit)) do

@@ -170,7 +170,7 @@ def check_invariants(
     broken += _outputs(journal, job, records)
     assert not broken, "\n".join(broken)
     until(lambda: not processes(journal.promises), what=f"no process of {len(records)} jobs")
-    until(lambda: not _unsound(store), what=lambda: f"a sound data set: {_unsound(store)}")
+    until(lambda: not unsound(store), what=lambda: f"a sound data set: {unsound(store)}")
     probe(job, workers)
     return records
 
@@ -200,7 +200,7 @@ def ended(store: Store, ids: Iterable[str], *, within: float) -> dict[str, JobRe
     return records
 
 
-def _unsound(store: Store) -> list[str]:
+def unsound(store: Store) -> list[str]:
     """Return what is wrong with the data set."""
     # What Celery keeps beside its queues is its own; a key may expire while it is looked at.
     excused = ("k:_kombu", " is a none, ")

@@ -99,6 +99,6 @@ def test_many_reapers_and_one_that_was_stopped_in_its_work_are_harmless(own_scen
 
 def reap(scene, stopped: threading.Event) -> None:
     """Be one more reaper, and an eager one."""
-    reaper = Reaper(scene.hosts["one"].config, scene.store)
+    reaper = Reaper(scene.hosts["one"].config, scene.store, scene.relay.session().signer)
     while not stopped.wait(0.02):
         reaper.tick()

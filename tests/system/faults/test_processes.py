@@ -215,6 +215,7 @@ def test_a_full_spool_costs_output_at_most(own_scene, journal):
     try:
         one.start()
         ballast = one.config.spool / "ballast"
+        ballast.write_bytes(bytes(65536))
         quiet = journal.submit(own_scene.job, gate=journal.gate)
         journal.started(quiet)
         loud = own_scene.job.run(
@@ -223,7 +224,7 @@ def test_a_full_spool_costs_output_at_most(own_scene, journal):
         until((journal.directory / "loud").exists, within=20, what="the loud job")
         until_state(loud, "failed")
         assert loud.exit_code == 3
-        with suppress(OSError), ballast.open("wb", buffering=0) as file:
+        with suppress(OSError), ballast.open("ab", buffering=0) as file:
             while True:
                 file.write(bytes(4096))
 

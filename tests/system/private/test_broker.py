@@ -186,14 +186,13 @@ def test_starts_and_stops_at_once_leave_at_most_one_broker(config):
     assert len(servers_of(config)) == 1
 
 
-def test_starting_what_runs_is_quick_and_imports_no_client_library(config):
+def test_starting_what_runs_imports_no_client_library(config):
     facts = embedded.start_broker(config)
     program = (
-        "import sys, time; begin = time.perf_counter(); facts = embedded.start_broker(config);"
-        "print(facts.pid, time.perf_counter() - begin < 0.05, 'redis' in sys.modules)"
+        "import sys; facts = embedded.start_broker(config);print(facts.pid, 'redis' in sys.modules)"
     )
 
-    assert outputs([python(program, config)]) == [f"{facts.pid} True False\n"]
+    assert outputs([python(program, config)]) == [f"{facts.pid} False\n"]
 
 
 # Addresses and ports
