@@ -116,7 +116,7 @@ def plan(
         item, command = items[position], commands[position]
         if not any(files):
             return batches.single_of(pattern, item.number, command, id=new_id())
-        names = [_filled(some, item) for some in files]
+        names = [files_for(some, item) for some in files]
         own = make({**asked, "cmd": command}, files_in=names[0], files_out=names[1], **chosen)
         own = replace(own, payload=asked, halts=pattern.halts)
         return batches.single_of(own, item.number, command, id=own.id)
@@ -233,7 +233,7 @@ def _measured(run: MapRun) -> list[float]:
     return times if len(times) >= min(_ENOUGH, len(run)) else []
 
 
-def _filled(files: Iterable[Any], item: Item) -> list[Any]:
+def files_for(files: Iterable[Any], item: Item) -> list[Any]:
     """Return the files of one item."""
     return [_file(one, item) for one in files]
 

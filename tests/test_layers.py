@@ -25,7 +25,7 @@ ROWS = (
         "client results following fetching session inside waiting specs pausing fleetviews "
         "agentjobs filejobs gitjobs mediajobs schedules speechjobs stepjobs "
         "analyses scattering harvesting tracks checkpoints maps mapplans mapitems mapruns "
-        "gathering | worker tasks reaper host",
+        "gathering watching | worker tasks reaper host",
     ),
     # a record becomes a nudge; files travel
     (

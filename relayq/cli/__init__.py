@@ -27,6 +27,7 @@ SECTIONS = {
         "run": ("relayq.cli.submissions:run", "Run a command: live output, its own exit code."),
         "submit": ("relayq.cli.submissions:submit", "Queue a command and print its id."),
         "map": ("relayq.cli.map:map_command", "Run a command once for each of many inputs."),
+        "watch": ("relayq.cli.watch:watch", "Run a command for each file that appears."),
         "transcode": ("relayq.cli.transcode:transcode", "Convert video and sound, with progress."),
         "transcribe": ("relayq.cli.transcribe:transcribe", "Speech to text, or subtitles."),
         "agent": ("relayq.cli.agent:agent", "Have AI agents work; list, test, log in."),
@@ -44,6 +45,10 @@ SECTIONS = {
         "why": ("relayq.cli.why:why", "Say why jobs are where they are, host by host."),
         "top": ("relayq.cli.top:top", "Watch hosts and jobs, live."),
         "progress": ("relayq.cli.progress:progress", "Inside a job: say how far it is."),
+        "checkpoint": (
+            "relayq.cli.checkpoint:checkpoint",
+            "Inside a job: leave word for its next attempt.",
+        ),
         "output": ("relayq.cli.outputs:output", "Inside a job: give values to the next steps."),
         "result": ("relayq.cli.jobs:result", "Print the results of jobs, and nothing else."),
         "get": ("relayq.cli.get:get", "Fetch the files that jobs brought back (cp)."),

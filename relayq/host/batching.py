@@ -23,7 +23,7 @@ from relayq.host import leader, spool, tree
 GIVEN = "given.json"
 REPORT = "RELAYQ_REPORT"
 #: What is the batch's own, and no item's.
-_OWN = (REPORT, "RELAYQ_DESK")
+_OWN = (REPORT, "RELAYQ_DESK", "RELAYQ_CHECKPOINT")
 #: Handled, so that they wake the program and no item inherits that they are ignored.
 _HANDLED = (
     *(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGCHLD),

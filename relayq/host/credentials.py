@@ -16,7 +16,7 @@ from relayq.errors import ConfigError
 #: What an agent's shell inherits as well, so nothing that is secret.
 _PASSED_ON = frozenset("PATH HOME USER LOGNAME SHELL LANG LANGUAGE TZ TMPDIR".split())
 _JOBS_OWN = (
-    *("RELAYQ_JOB_ID", "RELAYQ_ATTEMPT", "RELAYQ_DESK"),
+    *("RELAYQ_JOB_ID", "RELAYQ_ATTEMPT", "RELAYQ_DESK", "RELAYQ_CHECKPOINT"),
     *("RELAYQ_SOCKET", "RELAYQ_TOKEN", "RELAYQ_OUTPUT", "GITHUB_OUTPUT"),
 )
 #: Whoever starts relayq from inside an agent must not have the next one take itself for nested.

@@ -33,7 +33,7 @@ def judged(directory: Path, verdict: Verdict) -> Verdict:
     if not os.path.lexists(path):
         return verdict
     try:
-        return replace(verdict, outputs=outputs.read(_masked(directory, _content(path))))
+        return replace(verdict, outputs=outputs.read(masked(directory, _content(path))))
     except (OSError, ValueError, RelayqError) as error:
         log.warning("can't read the outputs of %s: %s", directory.name, error)
         if verdict.state is not JobState.SUCCEEDED:
@@ -51,7 +51,7 @@ def _content(path: str) -> bytes:
         return file.read(outputs.LARGEST + 1)
 
 
-def _masked(directory: Path, raw: bytes) -> bytes:
+def masked(directory: Path, raw: bytes) -> bytes:
     """Return it without the job's secrets, as nothing that it writes has them."""
     command = spool.load(os.path.join(directory, spool.COMMAND)) or {}
     asked = command.get("secrets")

@@ -10,7 +10,7 @@ from typing import Any
 from relayq.agentsections import refusal
 from relayq.config import Config
 from relayq.errors import BadSignature, BrokerUnavailable, RelayqError
-from relayq.host import desk, givenback, outputs, secrets, tokens
+from relayq.host import checkpoints, desk, givenback, outputs, secrets, tokens
 from relayq.host.cargo import Cargo, Load
 from relayq.host.delivery import Attempt
 from relayq.host.engines import weights
@@ -79,7 +79,7 @@ class Preparation:
                 if isinstance(worked_out, Verdict):
                     return worked_out
                 spec = worked_out
-            answer = self._answer(claim)
+            answer, left = self._answer(claim), self._left(attempt)
             declared = find(spec.kind)
             scratch = self._cargo.scratch(spec, attempt.directory)
             tree, payload = self._tree(spec)
@@ -112,10 +112,18 @@ class Preparation:
         attempt.has_files = load is not None
         try:
             self._write(attempt, spec, command, load)
+            if left is not None:
+                checkpoints.write(os.path.join(attempt.directory, checkpoints.CHECKPOINT), left)
         except OSError as error:
             # A full disk, for instance: nothing was started, and that is known now.
             return no_room(error)
         return None
+
+    def _left(self, attempt: Attempt) -> bytes | None:
+        """Return what earlier attempts left for this one."""
+        token = attempt.token
+        left = None if token.attempt == 1 else self._store.checkpoints.of(token.id)
+        return None if left is None or len(left) > checkpoints.LARGEST else left
 
     def _check_secrets(self, spec: Spec) -> None:
         """Raise if this host hasn't every secret that a job asks for."""
@@ -183,6 +191,7 @@ class Preparation:
         environment = job_environment(os.environ, command.env, id=token.id, attempt=token.attempt)
         environment["RELAYQ_REPORT"] = str(directory / REPORT)
         environment["RELAYQ_DESK"] = str(directory / desk.DESK)
+        environment[checkpoints.VARIABLE] = str(directory / checkpoints.CHECKPOINT)
         environment |= outputs.variables(directory)
         environment |= {SOCKET: tokens.address(config.home), TOKEN: tokens.fresh()}
         make_attempt_directory(

@@ -19,6 +19,7 @@ from relayq.errors import BrokerFull, BrokerUnavailable, RelayqError
 from relayq.host import attempts, cgroups, givenback, returned
 from relayq.host.attempts import ClaimNote
 from relayq.host.cargo import Cargo
+from relayq.host.checkpoints import Checkpoints
 from relayq.host.delivery import HAND_BACK, Attempt, Delivery, judge
 from relayq.host.desk import Desk
 from relayq.host.gauges import Gauge
@@ -83,7 +84,8 @@ class Runner:
         self.on_asked: Callable[[], None] = lambda: None
         self._cargo = Cargo(config, store, signer)
         self.delivery = Delivery(store, signer, who.host, config, self._cargo)
-        self.delivery.before_end = self._give_back
+        self.delivery.before_end = self._before_end
+        self._checkpoints = Checkpoints(store)
         self.desk = Desk(store, signer)
         self._replies = Replies(store)
         self._inputs = Inputs(store)
@@ -309,6 +311,7 @@ class Runner:
             if self.desk.is_new(attempt):
                 self.on_asked()
             gauge.look()
+            self._checkpoints.look(attempt)
             if supply is not None:
                 supply.look()
             if given is not None:
@@ -323,10 +326,12 @@ class Runner:
         if record is None:
             sweep(attempt.directory)
             cgroups.sweep()
+            self._checkpoints.bring(attempt)
         self.delivery.lose(attempt.token)
         self._discard(attempt)
 
-    def _give_back(self, attempt: Attempt) -> None:
+    def _before_end(self, attempt: Attempt) -> None:
+        self._checkpoints.bring(attempt)
         if (given := givenback.of_attempt(self._store, self.signer, attempt)) is not None:
             given.submit()
 

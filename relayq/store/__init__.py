@@ -2,10 +2,10 @@
 
 `Store` is one data set reached over one connection pool; its parts are `jobs`, `leases`, `hosts`,
 `logs`, `inputs`, `lookup`, `flows` (runs of workflows), `events` (the audit trail), `pauses`,
-`progress`, `accounts`, `sessions` and `questions` (of agents), `schedules` (what recurs),
-`artifacts` (files of jobs), `sweep` (mending), `places` (what is around a job) and `server` (Redis
-itself), each loaded when it is first used: a command that submits needs the first only. Every
-method raises `BrokerUnavailable` when Redis can't be reached.
+`progress`, `checkpoints`, `accounts`, `sessions` and `questions` (of agents), `schedules` (what
+recurs), `artifacts` (files of jobs), `sweep` (mending), `places` (what is around a job) and
+`server` (Redis itself), each loaded when it is first used: a command that submits needs the first
+only. Every method raises `BrokerUnavailable` when Redis can't be reached.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from relayq.store.accounts import Accounts
     from relayq.store.analyses import Analyses
     from relayq.store.artifacts import ArtifactStore
+    from relayq.store.checkpoints import KeptCheckpoints
     from relayq.store.events import Events
     from relayq.store.flows import Flows
     from relayq.store.hosts import Hosts
@@ -168,6 +169,13 @@ class Store:
         from relayq.store.progress import ProgressNotes
 
         return ProgressNotes(self.connection, self.keys, self._scripts)
+
+    @cached_property
+    def checkpoints(self) -> KeptCheckpoints:
+        """What jobs leave for their next attempts."""
+        from relayq.store.checkpoints import KeptCheckpoints
+
+        return KeptCheckpoints(self.connection, self.keys, self._scripts)
 
     @cached_property
     def accounts(self) -> Accounts:

@@ -44,6 +44,7 @@ KEYS: dict[str, tuple[str, str, str]] = {
     "job": ("job:", "hash", "the record; pruned"),
     "spec": ("spec:", "string", "the signed spec; pruned"),
     "outcome": ("outcome:", "string", "the last attempt's signed outcome; pruned"),
+    "checkpoint": ("checkpoint:", "string", "what a job left for its next attempt; pruned"),
     "late": ("late:", "string", "the outcome of an attempt that had lost its lease; pruned"),
     "log": ("log:", "stream", "head and tail of the output, by byte position; pruned"),
     "done": ("done:", "stream", "one entry when the job ended, for those who wait; TTL 60 s"),

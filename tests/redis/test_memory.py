@@ -5,7 +5,7 @@ On real servers only: fakeredis has no memory limit.
 
 import pytest
 
-from relayq.errors import BrokerUnavailable
+from relayq.errors import BrokerFull, BrokerUnavailable
 from relayq.model.accounts import AccountPause, Usage
 from relayq.model.jobs import JobState
 from relayq.model.questions import Question
@@ -65,6 +65,17 @@ def test_a_claim_is_refused_and_the_job_stays_queued(fleet, store, fill_memory):
 
     assert snapshot(store) == before
     assert fleet.state(id) is JobState.QUEUED
+
+
+def test_a_checkpoint_is_refused_and_the_last_one_stays(fleet, store, fill_memory):
+    token = fleet.host().start(fleet.submit())
+    store.checkpoints.keep(token, b"1")
+    fill_memory()
+
+    with pytest.raises(BrokerFull):
+        store.checkpoints.keep(token, b"2")
+
+    assert store.checkpoints.of(token.id) == b"1"
 
 
 def test_a_retry_by_a_person_is_refused_with_nothing_changed(fleet, store, fill_memory):

@@ -79,7 +79,7 @@ def test_a_job_gets_its_own_environment_and_none_of_relayqs(shared_fleet, monkey
     ours = [line for line in lines if line.startswith("RELAYQ_")]
     names = {line.partition("=")[0] for line in ours}
     own = {"RELAYQ_JOB_ID", "RELAYQ_ATTEMPT", "RELAYQ_REPORT", "RELAYQ_DESK", "RELAYQ_OUTPUT"}
-    assert names == {*own, "RELAYQ_SOCKET", "RELAYQ_TOKEN"}
+    assert names == {*own, "RELAYQ_CHECKPOINT", "RELAYQ_SOCKET", "RELAYQ_TOKEN"}
 
 
 def test_a_job_runs_in_the_workers_home_or_where_it_was_asked_to(shared_fleet, tmp_path):

@@ -27,9 +27,11 @@ SPEC = Spec("j1", "run_claude", {"prompt": "please"}, accounts=("claude/default"
 def prepare(tmp_path):
     """Return a function that prepares a claim; the verdict, and what was written."""
     queues = SimpleNamespace(may_run=lambda queue: True, is_one_of=lambda places: "here" in places)
-    store = SimpleNamespace(inputs=None)
+    left = {}
+    store = SimpleNamespace(inputs=None, checkpoints=SimpleNamespace(of=left.get))
 
-    def prepared(spec=SPEC, privacy=None, **facts):
+    def prepared(spec=SPEC, privacy=None, checkpoint=None, **facts):
+        left["j1"] = checkpoint
         config = Config(home=tmp_path, privacy=privacy or {})
         cargo = Cargo(config, store, SIGNER)
         made = Preparation(config, "here", store, SIGNER, queues, tmp_path / "permit", cargo)
@@ -56,6 +58,27 @@ def test_a_job_is_told_where_its_report_and_its_desk_are(prepare, tmp_path):
     assert command["env"]["RELAYQ_REPORT"] == str(directory / "report.json")
     assert command["env"]["RELAYQ_DESK"] == str(directory / "desk")
     assert command["claim"]["account"] == "claude/default"
+
+
+@pytest.mark.parametrize("content", [b"42\x00", None, b"x" * (256 * 1024 + 1)])
+def test_a_further_attempt_has_what_the_one_before_it_left_if_that_can_be(
+    prepare, tmp_path, content
+):
+    _, command, _ = prepare(checkpoint=content)
+
+    file = tmp_path / "spool" / "j1.2.u" / "checkpoint"
+    assert command["env"]["RELAYQ_CHECKPOINT"] == str(file)
+    if content == b"42\x00":
+        assert (file.read_bytes(), file.stat().st_mode & 0o777) == (content, 0o600)
+    else:
+        assert not file.exists()
+
+
+def test_a_first_attempt_asks_for_nothing_that_was_left(prepare, tmp_path):
+    verdict, _, _ = prepare(checkpoint=b"another's", token=Token("j1", 1, "u"))
+
+    assert verdict is None
+    assert not list((tmp_path / "spool").glob("*/checkpoint"))
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,8 @@ local function settle(id, from, to, reason, at, outcome)
   local r = call("HMGET", K.job .. id, "unique", "host", "attempt", "exit", "signal", "widens", "expires", "halts",
     "lenient", "fanned")
   if is_final(to) then let_go(id, r[1]) end
+  -- What has succeeded begins afresh, should a person queue it again.
+  if to == "succeeded" then call("DEL", K.checkpoint .. id) end
   rest_from_time(id, r[6], r[7])
   call("HSET", K.job .. id, "reason", reason, "finished", instant(at))
   announce(id, to, outcome)

@@ -40,6 +40,6 @@ local function forget(id)
   call("ZREM", K.ids, id)
   call("DEL", K.job .. id, K.spec .. id, K.outcome .. id, K.late .. id, K.log .. id, K.done .. id,
     K.dependents .. id, K.companions .. id, K.followers .. id)
-  call("DEL", K.answer .. id)
+  call("DEL", K.answer .. id, K.checkpoint .. id)
   release_files(id)
 end
