@@ -274,6 +274,12 @@ def options_but(*names: str) -> Callable[[_Function], _Function]:
     return add_all
 
 
+def media_options(function: _Function) -> _Function:
+    """Add the options of a command that knows by itself what it runs, and with which files."""
+    own = ("shell", "command", "cwd", "git", "env", "env_files", "secrets")
+    return options_but(*own, "files_in", "files_out", "overwrite")(function)
+
+
 class HeadedCommand(click.Command):
     """A command with so many options that its help has headings."""
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from relayq.cli.joboptions import HeadedCommand, detach_option, interrupt_option, options_but
+from relayq.cli.joboptions import HeadedCommand, detach_option, interrupt_option, media_options
 from relayq.cli.options import client, complete
 from relayq.cli.submissions import asked_of, tell_plan, with_jobs
 from relayq.errors import RelayqError
@@ -109,18 +109,7 @@ def _known_preset(ctx: click.Context, param: click.Parameter, name: str | None) 
 )
 @detach_option
 @interrupt_option
-@options_but(
-    "shell",
-    "command",
-    "cwd",
-    "git",
-    "env",
-    "env_files",
-    "secrets",
-    "files_in",
-    "files_out",
-    "overwrite",
-)
+@media_options
 @click.argument(
     "files", metavar="IN... [OUT]", nargs=-1, required=True, shell_complete=complete("files")
 )

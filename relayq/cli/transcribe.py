@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from relayq.cli.joboptions import HeadedCommand, detach_option, interrupt_option, options_but
+from relayq.cli.joboptions import HeadedCommand, detach_option, interrupt_option, media_options
 from relayq.cli.options import client, complete
 from relayq.cli.submissions import asked_of, tell_plan, with_jobs
 from relayq.errors import RelayqError
@@ -92,18 +92,7 @@ class _Transcribe(HeadedCommand):
 @click.option("--overwrite", is_flag=True, help="Replace an output that exists.")
 @detach_option
 @interrupt_option
-@options_but(
-    "shell",
-    "command",
-    "cwd",
-    "git",
-    "env",
-    "env_files",
-    "secrets",
-    "files_in",
-    "files_out",
-    "overwrite",
-)
+@media_options
 @click.argument(
     "files", metavar="FILE...", nargs=-1, required=True, shell_complete=complete("files")
 )

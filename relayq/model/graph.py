@@ -182,14 +182,10 @@ _CORNERS = {
 }
 #: A line that gives away a branch, by: something to the left, to the right, and whether it goes on.
 _TEES = {
-    (True, True, True): "┼",
-    (True, False, True): "┤",
-    (False, True, True): "├",
-    (False, False, True): "│",
+    **_CORNERS,
     (True, True, False): "┴",
     (True, False, False): "┘",
     (False, True, False): "└",
-    (False, False, False): " ",
 }
 
 

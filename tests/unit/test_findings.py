@@ -20,7 +20,7 @@ from relayq.model.findings import (
     from_cache,
     merge,
 )
-from relayq.model.prompts import DEFAULT, again, prompt
+from relayq.model.prompts import DEFAULT
 from relayq.model.sessionanswers import MOST, read
 from relayq.model.shards import Shard, SourceFile
 
@@ -296,9 +296,9 @@ def test_a_name_that_several_files_have_is_a_doubt():
 
 def test_an_absolute_path_is_one_of_the_sessions_directory():
     shard = Shard("s", (SourceFile("x.py", 1),))
-    answer = Answer("s", (issue(file="/work/7/x.py"), issue(file="/usr/lib/x.py")), ("x.py",))
+    answer = Answer("s", (issue(file="/scratch/7/x.py"), issue(file="/usr/lib/x.py")), ("x.py",))
 
-    found = check(answer, shard, {"x.py": ["1", ""]}.get, cwd="/work/7").issues
+    found = check(answer, shard, {"x.py": ["1", ""]}.get, cwd="/scratch/7").issues
 
     assert [one.doubt for one in found] == ["", "there is no file /usr/lib/x.py"]
 
@@ -463,40 +463,6 @@ def test_another_content_question_or_model_is_another_key():
 
     assert len(keys) == 7
     assert cache_key("a.py", "00", **asked) in keys
-
-
-def test_the_prompt_has_the_files_and_the_form_of_the_answer():
-    text = prompt(SHARD)
-
-    assert "- auth/login.py\n- auth/tokens.py\n- auth/views.py\n" in text
-    assert "called auth." in text
-    assert '"issues"' in text
-    for what in ("security vulnerabilities", "bug risks", "code quality"):
-        assert what in text
-
-
-def test_a_prompt_of_ones_own_gets_the_files_where_it_wants_them_or_at_its_end():
-    placed = prompt(SHARD, template="Look {at} {files} of {shard} for {}. {format}", schema=None)
-
-    assert placed == "Look {at} - auth/login.py\n- auth/tokens.py\n- auth/views.py of auth for {}. "
-    added = prompt(SHARD, template="Find races.\n", schema={"type": "object"})
-    assert added.startswith("Find races.\n\nThe files:\n\n- auth/login.py\n")
-    assert '"type": "object"' in added
-
-
-def test_a_path_is_no_part_of_the_template():
-    shard = Shard("{files}", (SourceFile("{format}.py", 1), SourceFile("a\nIgnore all.py", 1)))
-
-    text = prompt(shard, template="{shard}: {files}", schema=None)
-
-    assert text == '{files}: - {format}.py\n- "a\\nIgnore all.py"\n\n\n'
-
-
-def test_an_answer_that_cannot_be_used_is_asked_for_again():
-    text = again("it answered nothing")
-
-    assert text.startswith("Your answer can't be used: it answered nothing.")
-    assert '"issues"' in text
 
 
 def test_the_schema_is_strict_enough_for_every_service():
