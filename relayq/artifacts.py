@@ -7,14 +7,17 @@ long as its record. A content has no name but its sha256; names are the jobs' bu
 from __future__ import annotations
 
 import hashlib
+import json
+import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 from urllib.parse import urlsplit
 
 from relayq import clock
 from relayq.config import Config
 from relayq.contents import Digest, Progress, changed, hash_file, read_file, write_content
-from relayq.errors import NoFileService
+from relayq.errors import BadSignature, NoFileService
 from relayq.model.files import INLINE
 from relayq.parsing import size_text
 from relayq.signing import Signer
@@ -32,10 +35,15 @@ __all__ = [
     "read_file",
 ]
 
+log = logging.getLogger(__name__)
+
 #: What a bearer token for the file service is good for.
 SCOPE = "files"
 #: How long one is good that isn't for a job.
 _LASTS = 86_400.0
+_NOTE = "fileserver"
+#: Put back into Redis later than that, it is believed by nobody, whose clock isn't as wrong.
+_STALE = 86_400.0
 #: How long an announcement is believed without another look.
 _LOOK_AGAIN = 10.0
 
@@ -53,10 +61,43 @@ class Artifacts:
     def service(self, *, lasts: float = _LASTS) -> Service | None:
         """Return the file service as this machine reaches it, with a token for so many seconds."""
         if self._url is None or clock.boottime() > self._looked_at + _LOOK_AGAIN:
-            announced = self._store.artifacts.announced()
+            announced = self.announced()
             self._url = None if announced is None else self._reached(announced)
             self._looked_at = clock.boottime()
         return None if self._url is None else Service(self._url, self.token(lasts=lasts))
+
+    def announce(self, name: str, service: Mapping[str, Any]) -> str | None:
+        """Say for a minute where the file service `name` is; returns the name of another one.
+
+        Nothing is said while that is there.
+        """
+        other = self.announced()
+        if other is not None and other["name"] != name:
+            return str(other["name"])
+        said = {**service, "name": name, "at": clock.now()}
+        self._store.artifacts.announce(self._signer.sign_note(_NOTE, json.dumps(said).encode()))
+        return None
+
+    def announced(self) -> dict[str, Any] | None:
+        """Return what the file service says of itself, None without one.
+
+        Who can write to Redis, and hasn't the fleet's key, must not be sent files and tokens.
+        """
+        signed = self._store.artifacts.announced()
+        if signed is None:
+            return None
+        try:
+            said = dict(json.loads(self._signer.check_note(signed, name=_NOTE)))
+        except BadSignature as error:
+            log.warning("the announcement of a file service is refused: %s", error.message)
+            return None
+        return said if abs(clock.now() - said["at"]) < _STALE else None
+
+    def withdraw(self, name: str) -> None:
+        """Say that the file service `name` is going."""
+        mine = self.announced()
+        if mine is not None and mine["name"] == name:
+            self._store.artifacts.withdraw()
 
     def token(self, *, lasts: float = _LASTS) -> str:
         """Return a bearer token for the file service, good for so many seconds."""

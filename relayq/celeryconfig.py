@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from relayq import tls
 from relayq.config import Config
 from relayq.store.keys import Keys
 from relayq.store.sentinels import SentinelUrl, is_sentinel_url
@@ -16,10 +17,12 @@ from relayq.store.sentinels import SentinelUrl, is_sentinel_url
 
 def settings(config: Config, broker_url: str) -> dict[str, Any]:
     """Return what `Celery.conf` is made of, for worker and Flower alike."""
-    master: dict[str, str] = {}
+    tls.check(broker_url)
+    further: dict[str, Any] = {}
     if is_sentinel_url(broker_url):
         sentinels = SentinelUrl.parse(broker_url)
-        broker_url, master = sentinels.celery_url, {"master_name": sentinels.master}
+        broker_url, further = sentinels.celery_url, sentinels.celery_settings
+    transport = further.pop("broker_transport_options", {})
     if broker_url.startswith("unix:"):
         broker_url = re.sub(r"([?&])db=", r"\1virtual_host=", f"redis+socket{broker_url[4:]}")
     return {
@@ -38,8 +41,9 @@ def settings(config: Config, broker_url: str) -> dict[str, Any]:
             # One list a queue: the claim's sorted sets hold the priority.
             "priority_steps": [0],
             "queue_order_strategy": "priority",
-            **master,
+            **transport,
         },
+        **further,
         "task_default_queue": "any",
         "task_ignore_result": True,
         "result_backend": None,
@@ -54,6 +58,7 @@ def settings(config: Config, broker_url: str) -> dict[str, Any]:
         "worker_hijack_root_logger": False,
         "worker_redirect_stdouts": False,
         "worker_send_task_events": False,
-        "worker_enable_remote_control": True,
+        # Whoever may publish could stop every worker by it; relayq has lists of its own for that.
+        "worker_enable_remote_control": False,
         "enable_utc": True,
     }

@@ -32,9 +32,9 @@ from relayq.model.placement import Placement, able, facts_of
 from relayq.model.selectors import check_filters
 from relayq.pausing import OfHosts
 from relayq.results import JobResult
+from relayq.rotation import signer_of
 from relayq.schedules import OfSchedules
 from relayq.session import Session, Shows, shown_nowhere
-from relayq.signing import Signer, load_key
 from relayq.specs import OPTIONS, make_spec
 from relayq.speechjobs import OfSpeech
 from relayq.store import Store, connect
@@ -113,8 +113,8 @@ class Relay:
                     from relayq import embedded
 
                     url = embedded.ensure(self.config, say=self.say)
-                signer = Signer(load_key(self.config.fleet_key_path))
                 store = connect(url, is_brief=self._is_brief)
+                signer = signer_of(self.config, store)
                 store.jobs.who = self.submitter
                 self._session = Session(
                     store,

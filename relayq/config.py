@@ -25,6 +25,7 @@ from relayq.sections import (
     ENTRY_KEYS,
     KEYS,
     SECTIONS,
+    Audit,
     Broker,
     Defaults,
     Entry,
@@ -39,6 +40,7 @@ from relayq.sections import (
 
 __all__ = [
     "KEYS",
+    "Audit",
     "Broker",
     "Config",
     "Defaults",
@@ -70,6 +72,7 @@ class Config:
     retry: Retry = field(default_factory=Retry)
     scheduler: Scheduler = field(default_factory=Scheduler)
     serve: Serve = field(default_factory=Serve)
+    audit: Audit = field(default_factory=Audit)
     lease: Lease = field(default_factory=Lease)
     hosts: Mapping[str, Entry] = field(default_factory=dict)
     #: By agent: changes of its adapter, its accounts, and what this machine allows it.
@@ -115,7 +118,7 @@ class Config:
 
 # A key makes void what lower layers say about these; in one layer they exclude each other.
 _RIVALS = {
-    "broker.url": ("broker.host", "broker.port", "broker.db"),
+    "broker.url": ("broker.host", "broker.port", "broker.db", "broker.tls", "broker.ca_file"),
     "broker.host": ("broker.url",),
     "broker.password": ("broker.password_file",),
     "broker.password_file": ("broker.password",),
@@ -360,9 +363,10 @@ class _Layers:
                 self._add(
                     place, f"{low} ({values[low]:g} s) can't exceed {high} ({values[high]:g} s)"
                 )
-        for key in ("broker.port", "broker.db"):
+        for key in ("broker.port", "broker.db", "broker.tls", "broker.ca_file"):
             if values["broker.url"] is not None and self.sets(key):
                 self._add(self.given[key].place, f"{key} goes into broker.url, which is set")
+        self._check_tls(values)
         names = Counter(a for values in self._entries.values() for a in values.get("aliases", ()))
         for taken in [alias for alias, n in names.items() if n > 1 or alias in self._entries]:
             self._add("hosts", f"{taken!r} is the name of more than one host")
@@ -372,6 +376,18 @@ class _Layers:
                 self.given["broker.url"].place,
                 "broker.url has a password, and so has broker.password or its file: keep one",
             )
+        if self.sets("broker.user") and not has_password:
+            self._add(self.given["broker.user"].place, "broker.user needs broker.password_file")
+
+    def _check_tls(self, values: Mapping[str, Any]) -> None:
+        """Find a certificate that nothing is checked with, or that isn't there."""
+        if not self.sets("broker.ca_file"):
+            return
+        place, file = self.given["broker.ca_file"].place, values["broker.ca_file"]
+        if not values["broker.tls"] and values["broker.url"] is None:
+            self._add(place, "broker.ca_file is only used with broker.tls: true")
+        elif not os.access(file, os.R_OK):
+            self._add(place, f"broker.ca_file: can't be read: {file}")
 
     def password(self, path: Path) -> str | None:
         """Return the password in a file."""

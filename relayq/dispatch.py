@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
+from relayq import clock
 from relayq.errors import (
     BadSignature,
     Conflict,
@@ -23,6 +24,7 @@ from relayq.errors import (
     Unplaceable,
     WrongFleetKey,
 )
+from relayq.model.consents import new_consent
 from relayq.model.grants import granted
 from relayq.model.halts import Halt
 from relayq.model.jobs import JobState, Spec
@@ -99,6 +101,23 @@ class Dispatcher:
         what `locate` gave for it. `halts` are those that the specs name and that may be new; `flow`
         tells of the workflow whose run they are. Both are stored with the first jobs of theirs.
         """
+        names, places = [*replies], [*placements]
+        try:
+            words = self._send(specs, names, places, halts, flow)
+        except WrongFleetKey:
+            if not self.signer.ring.renew():
+                raise
+            words = self._send(specs, names, places, halts, flow)
+        return [_placed(spec, word) for spec, word in zip(specs, words, strict=True)]
+
+    def _send(
+        self,
+        specs: Sequence[Spec],
+        replies: Sequence[str],
+        placements: Sequence[Placement],
+        halts: Sequence[Halt],
+        flow: FlowRecord | None,
+    ) -> list[str]:
         submissions = self.prepared(specs, replies=replies, placements=placements)
         words: list[str] = []
         answer: Callable[[], list[str]] | None = None
@@ -113,7 +132,7 @@ class Dispatcher:
                 )
         finally:
             words += self._heard(answer)
-        return [_placed(spec, word) for spec, word in zip(specs, words, strict=True)]
+        return words
 
     def prepared(
         self,
@@ -167,7 +186,19 @@ class Dispatcher:
         The ids are in an order in which each comes after those that it waits for; `flow` is the
         workflow's run that all of them are. Returns the ids of those that run again.
         """
-        found: Rerun = self.store.flows.rerun(ids, template=TEMPLATE, flow=flow, force=force)
+        run = flow
+        if not flow and len(ids) == 1:
+            spec = self.store.jobs.fetch(ids[0]).spec
+            run = "" if spec is None else spec.flow or ""
+        found: Rerun = self.store.flows.rerun(
+            ids,
+            template=TEMPLATE,
+            flow=flow,
+            force=force,
+            # What steps became is known to the script alone.
+            consent=self._consent("", flow=run) if run else b"",
+            consents=() if run else [self._consent(id) for id in ids],
+        )
         if found.word == "unfit":
             raise Conflict(
                 f"{found.id} is {found.fact}; only what has ended can run again",
@@ -181,7 +212,9 @@ class Dispatcher:
 
     def retry(self, id: str, *, force: bool = False, note: str = "") -> None:
         """Queue an ended or parked job again, for a person, and with a remark of theirs."""
-        word, fact = self.store.jobs.retry(id, template=TEMPLATE, force=force, note=note)
+        word, fact = self.store.jobs.retry(
+            id, template=TEMPLATE, force=force, note=note, consent=self._consent(id)
+        )
         if word == "fanned" and not self.rerun([id], force=force):
             raise Conflict(
                 f"{id} has succeeded, and so have the jobs that it became",
@@ -286,6 +319,10 @@ class Dispatcher:
             if word == "moved":
                 return
         raise Conflict(f"somebody else moves {id} as well", hint=f"relayq show {id}")
+
+    def _consent(self, id: str, *, flow: str = "") -> bytes:
+        """Return a person's signed word that this job, or this run's jobs, may run again."""
+        return self.signer.sign_consent(new_consent(id, flow=flow, at=clock.now()))
 
     def _checked(self, id: str, signed: bytes) -> Spec:
         try:

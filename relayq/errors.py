@@ -9,6 +9,7 @@ RelayqError                  125  relayq itself failed
 ├─ Conflict                       the job's state doesn't allow what was asked
 ├─ Unplaceable                    no known host could ever take the job
 ├─ WrongFleetKey                  this machine's fleet key isn't the broker's
+├─ JoinRefused                    the broker's machine lets this one not in by this token
 ├─ OutputUnavailable              part of an output can't be had
 ├─ TransferFailed                 a file didn't get to the file service, or from there
 │  ├─ ServiceAway                 the file service couldn't be reached for long enough
@@ -113,6 +114,14 @@ class Unplaceable(RelayqError):
 
 class WrongFleetKey(RelayqError):
     """This machine's fleet key isn't the one that the broker's data set was made with."""
+
+
+class JoinRefused(RelayqError):
+    """The broker's machine doesn't let this one in; `reason` is one word for why."""
+
+    def __init__(self, message: str, *, hint: str | None = None, reason: str = "refused") -> None:
+        super().__init__(message, hint=hint)
+        self.reason = reason
 
 
 class OutputUnavailable(RelayqError):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from relayq.model.jobs import JobRecord
 from relayq.store import Store
 
@@ -9,28 +11,28 @@ from relayq.store import Store
 _LOOKS = 5
 
 
-def descendants(store: Store, record: JobRecord) -> list[JobRecord]:
-    """Return the records of all jobs that a job submitted, and that those did."""
-    if record.spec is None:
-        return []
-    members = store.jobs.fetch_many(store.jobs.family(record.spec.root))
-    return [one for one in members if one.spec is not None and record.id in one.spec.ancestors]
+def descendants(store: Store, *records: JobRecord) -> list[JobRecord]:
+    """Return the records of all jobs that these jobs submitted, and that those did."""
+    roots = {one.spec.root for one in records if one.spec is not None}
+    above = {one.id for one in records}
+    members = store.jobs.fetch_many(store.jobs.family(*roots))
+    return [one for one in members if one.spec is not None and above & {*one.spec.ancestors}]
 
 
-def cancel(store: Store, id: str, *, alone: bool = False) -> str:
-    """Cancel a job and, unless `alone`, all that it submitted; returns the word for the job.
+def cancel(store: Store, ids: Sequence[str], *, alone: bool = False) -> Sequence[str]:
+    """Cancel jobs and, unless `alone`, all that they submitted; returns a word for each job.
 
-    Once a job is asked to end, the store takes no child of it any more.
+    The word is "cancelled", "asked", the final state that it had, or "gone". Once a job is asked to
+    end, the store takes no child of it any more.
     """
-    word, _ = store.jobs.cancel(id)
+    said = [word for word, _ in store.jobs.cancel_all(ids)]
     for _ in range(0 if alone else _LOOKS):
         left = [
-            one
-            for one in descendants(store, store.jobs.fetch(id))
+            one.id
+            for one in descendants(store, *store.jobs.fetch_many(ids))
             if not one.state.is_final and one.cancel_at is None
         ]
-        for one in left:
-            store.jobs.cancel(one.id)
         if not left:
             break
-    return word
+        store.jobs.cancel_all(left)
+    return said

@@ -299,7 +299,7 @@ class Harvest:
         self.is_over_budget = bool(unbegun)
         for track in unbegun:
             if track.is_under_way:
-                cancel(self._session.store, track.job)
+                cancel(self._session.store, [track.job])
             else:
                 track.standing, track.step = Standing.CANCELLED, Step.NOTHING
 
@@ -353,8 +353,7 @@ class Harvest:
     def cancel(self) -> int:
         """Cancel the sessions that haven't ended; returns how many those are."""
         going = [one for one in self.everything if one.is_under_way]
-        for track in going:
-            cancel(self._session.store, track.job)
+        cancel(self._session.store, [track.job for track in going])
         return len(going)
 
     # How it stands

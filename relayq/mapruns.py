@@ -9,13 +9,13 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from relayq import clock
+from relayq import clock, families
 from relayq.dispatch import Dispatcher
 from relayq.errors import BrokerUnavailable, WaitTimeout
 from relayq.gathering import Ends
@@ -353,12 +353,9 @@ class MapRun:
     def cancel(self) -> int:
         """Cancel what has not ended; returns how many jobs those were."""
         open_ = [unit for unit in self._units.values() if unit.left]
-        # The last ones first: what is cancelled from the front lets the next one start.
-        for unit in reversed(open_):
-            word, _ = self._session.surely(partial(self._session.store.jobs.cancel, unit.result.id))
-            if word == "asked":
-                # One that runs may have submitted others.
-                self._session.surely(unit.result.cancel)
+        # The last ones first: each batch that is cancelled lets jobs before it start.
+        ids = [unit.result.id for unit in reversed(open_)]
+        self._session.surely(partial(families.cancel, self._session.store, ids))
         return len(open_)
 
     def retry_failed(self) -> MapRun:
@@ -395,7 +392,8 @@ class MapRun:
         for id, numbers in by_batch.items():
             signed = self._session.store.jobs.signed_spec(id)
             batch = self._session.signer.check_spec(signed, id=id)
-            specs += batches.again(batch, numbers, [new_id() for _ in numbers])
+            again = batches.again(batch, numbers, [new_id() for _ in numbers])
+            specs += [replace(one, signed_at=int(clock.now())) for one in again]
         if specs:
             dispatcher.submit(specs)
             self.add(specs)

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from relayq import tls
+
 Parse = Callable[[str], Any]
 
 
@@ -113,6 +115,13 @@ def number(low: float) -> Parse:
         return float(text)
 
     return Checked(checked, {"type": "number", "minimum": low})
+
+
+def user_name(text: str) -> str:
+    """Return the name of a user of this machine."""
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}\$?", text):
+        raise ValueError("expected the name of a user, such as fred")
+    return text
 
 
 def yes_or_no(text: str) -> bool:
@@ -256,6 +265,8 @@ def broker_url(text: str) -> str:
     scheme, found, rest = text.partition("://")
     if scheme not in _SCHEMES or not found or not rest.strip("/"):
         raise ValueError(f"expected a URL that begins with one of {', '.join(_SCHEMES)}")
+    if (why := tls.fault(text)) is not None:
+        raise ValueError(f"{why}; write {tls.right_form(text)}")
     return text
 
 

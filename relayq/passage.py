@@ -28,7 +28,8 @@ LARGEST = 16 * 2**20
 #: What a job may ask, as the store calls it.
 VERBS: Mapping[str, frozenset[str]] = {
     "jobs": frozenset(
-        "send fetch fetch_many find list recent wait outcome outcomes cancel family".split()
+        "send fetch fetch_many find list recent wait outcome outcomes family".split()
+        + "cancel cancel_all".split()
     ),
     "lookup": frozenset({"select", "all", "narrow"}),
     "logs": frozenset({"follow", "unfollow", "ack", "receive", "read", "ends"}),

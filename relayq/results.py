@@ -266,7 +266,7 @@ class JobResult(WithGit, WithTranscript, WithOutputs):
         somebody began goes on. Blocks while the job reads more slowly; returns early when the job
         has ended. Call it once, from a thread of its own beside `logs`.
         """
-        from relayq.store.inputs import InputPiece
+        from relayq.feeding import InputPiece, signed_piece
         from relayq.store.logs import WINDOW
 
         inputs, taken = self._session.store.inputs, position
@@ -274,6 +274,7 @@ class JobResult(WithGit, WithTranscript, WithOutputs):
             read_now = read()
             data = read_now or b""
             piece = InputPiece(position, data, is_end=read_now == b"", size=size())
+            piece = signed_piece(self._session.signer, self.id, piece)
             sent = None
             while sent is None:
                 sent = self._session.patiently(partial(inputs.send, self.id, piece), None)
@@ -292,7 +293,10 @@ class JobResult(WithGit, WithTranscript, WithOutputs):
         Returns "cancelled", "asked" while the host ends it, or the final state that it had.
         What it submitted is cancelled with it, unless it is to be `alone`.
         """
-        return families.cancel(self._session.store, self.id, alone=alone)
+        word = families.cancel(self._session.store, [self.id], alone=alone)[0]
+        if word == "gone":
+            raise NoSuchJob(f"no such job: {self.id}", hint="relayq ps -a")
+        return word
 
     def pause(self, lasts: float | str | None = None, *, reason: str = "") -> JobResult:
         """Have its processes stand still until `resume`, or for so long (seconds, or "2h").

@@ -13,6 +13,7 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from relayq import tls
 from relayq.hours import hours_text
 from relayq.parsing import (
     Parse,
@@ -33,6 +34,7 @@ from relayq.parsing import (
     path_map,
     positive,
     size,
+    user_name,
     web_url,
     whole,
     word,
@@ -69,10 +71,15 @@ class Broker:
     host: str = key(str, "127.0.0.1", "The broker's machine.")
     port: int = key(whole(1, 65_535), 6379, "The broker's port.")
     db: int = key(whole(0), 0, "The number of the database.")
+    user: str | None = key(str, None, "The broker's user whose password it is.")
     password: str | None = key(
         str, None, "The broker's password, better kept in password_file.", secret=True
     )
     password_file: Path | None = key(Path, None, "A file with the broker's password.")
+    tls: bool = key(yes_or_no, False, "Whether it is spoken to over TLS, its certificate checked.")
+    ca_file: Path | None = key(
+        Path, None, "Who signs the broker's certificate; else whom this machine trusts anyway."
+    )
     was_given: bool = field(default=False, repr=False)
 
     @property
@@ -85,12 +92,14 @@ class Broker:
         """The URL with the password."""
         from urllib.parse import quote
 
-        secret = f":{quote(self.password, safe='')}@" if self.password else ""
+        user = quote(self.user or "", safe="")
+        secret = f"{user}:{quote(self.password, safe='')}@" if self.password else ""
         if self.url is not None:
             # Each address of a sentinel:// list gets it.
             return self.url.replace("://", f"://{secret}")
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"redis://{secret}{host}:{self.port}/{self.db}"
+        scheme, query = ("rediss", tls.query(self.ca_file)) if self.tls else ("redis", "")
+        return f"{scheme}://{secret}{host}:{self.port}/{self.db}{query}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +151,9 @@ class Worker:
     cache: int = key(size, 5_000_000_000, "How much of the files that jobs took along is kept.")
     patience: float = key(
         positive(duration), 600.0, "How long a file's transfer may stand still before it fails."
+    )
+    run_as: str | None = key(
+        user_name, None, "Whom its jobs run as, when root starts it; else they run as it does."
     )
     keep_awake: bool = key(yes_or_no, True, "Whether the machine is kept awake while a job runs.")
     drain_on_sleep: bool = key(
@@ -313,9 +325,24 @@ class Serve:
     url: str | None = key(
         web_url, None, "Where others find it; else at the broker's address as they know that."
     )
+    names: tuple[str, ...] = key(
+        words(str), (), "Public names by which it is asked; its addresses go anyway."
+    )
     quota: int = key(size, 50 * 10**9, "How much its files may take of the disk.")
     keep: float = key(
         positive(duration), 7 * 86_400.0, "How long a file stays that no job needs any more."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """What is noted for good: of this machine's jobs, and of the fleet's events."""
+
+    keep: float = key(
+        positive(duration), 400 * 86_400.0, "How long it stays: by months, and the newest two."
+    )
+    fleet: bool | None = key(
+        yes_or_no, None, "Whether the fleet's events are kept here; else where the broker is."
     )
 
 
@@ -346,6 +373,7 @@ SECTIONS: Mapping[str, type] = {
     "scheduler": Scheduler,
     "agents": Agents,
     "serve": Serve,
+    "audit": Audit,
     "lease": Lease,
 }
 KEYS: Mapping[str, Field[Any]] = {

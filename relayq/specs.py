@@ -14,7 +14,7 @@ from relayq.model.grants import read_grant
 from relayq.model.jobs import ON_LOST, Spec, new_id, priority_number
 from relayq.model.placement import MEMORY, Constraints, constrain
 from relayq.model.retries import policy_fields
-from relayq.model.secrets import check_secrets, need_of
+from relayq.model.secrets import check_secrets, name_of, need_of
 from relayq.model.selectors import check_group, check_labels, check_meta, check_name, check_text
 from relayq.model.strategies import strategy_of
 from relayq.parsing import duration, fits, is_host_name
@@ -128,6 +128,7 @@ def make_spec(
         files_in=files_in,
         files_out=files_out,
         grant=read_grant(grant),
+        signed_at=int(clock.now()),
         secrets=hidden,
         git=ref,
     )
@@ -136,7 +137,7 @@ def make_spec(
 def _secrets(asked: Iterable[str] | str, payload: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the names of secrets, none of which is a variable that is given openly."""
     names = check_secrets(asked or ())
-    if twice := sorted(set(names) & set(payload.get("env") or ())):
+    if twice := sorted({*map(name_of, names)} & set(payload.get("env") or ())):
         raise RelayqError(f"{twice[0]} can't be both a variable (env) and a secret of the host")
     return names
 

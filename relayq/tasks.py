@@ -12,14 +12,14 @@ from typing import Any
 from celery import Celery
 from celery.app.task import Task
 
+from relayq import clock, embedded, kinds
 from relayq import config as configuration
-from relayq import embedded, kinds
 from relayq.app import make_app
 from relayq.dispatch import Dispatcher
 from relayq.model.jobs import JobRecord, Spec, new_id
 from relayq.model.placement import constrain
 from relayq.model.retries import policy_fields
-from relayq.signing import Signer, load_key
+from relayq.rotation import signer_of
 from relayq.store import connect
 from relayq.worker import Duty, Gate
 
@@ -46,6 +46,9 @@ class KindTask(Task):  # type: ignore[misc]
         """
         from dataclasses import fields
 
+        if getattr(self.app, "node", None) is not None:
+            # Only a message from Redis could ask for it, and nobody has signed that.
+            raise TypeError("a worker submits no job of its own")
         queue = options.pop("queue", None)
         if refused := sorted(name for name, value in options.items() if value is not None):
             raise TypeError(f"relayq doesn't take Celery's {', '.join(refused)}")
@@ -63,6 +66,7 @@ class KindTask(Task):  # type: ignore[misc]
             timeout=config.defaults.timeout,
             accounts=getattr(read, "accounts", ()),
             needs=constrain(needs=getattr(read, "needs", ())).needs,
+            signed_at=int(clock.now()),
             **policy_fields(config),
         )
         return _submit(spec)
@@ -78,7 +82,7 @@ def _submit(spec: Spec) -> JobRecord:
     url = config.broker_url or embedded.ensure(config, say=lambda _: None)
     store = connect(url)
     try:
-        Dispatcher(store, Signer(load_key(config.fleet_key_path))).submit([spec])
+        Dispatcher(store, signer_of(config, store)).submit([spec])
         return store.jobs.fetch(spec.id)
     finally:
         store.close()
@@ -94,4 +98,5 @@ run_batch = _register("run_batch")
 run_agent = _register("run_agent")
 run_claude = _register("run_claude")
 transcode = _register("transcode")
+upgrade = _register("upgrade")
 transcribe = _register("transcribe")

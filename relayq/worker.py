@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from billiard.einfo import ExceptionInfo
@@ -23,21 +24,27 @@ from celery.concurrency.thread import TaskPool as ThreadPool
 from celery.exceptions import CPendingDeprecationWarning, SecurityWarning
 from kombu.asynchronous import get_event_loop
 
-from relayq import clock, embedded
+from relayq import clock, embedded, exporting, privileges
 from relayq import config as configuration
 from relayq.celeryconfig import settings
 from relayq.config import Config
 from relayq.dispatch import message
 from relayq.errors import BrokerUnavailable
-from relayq.host import cgroups
+from relayq.exporting import Exporter, keeps_fleet
+from relayq.host import cgroups, probes
+from relayq.host.daily import DailyLog
 from relayq.host.doorway import Doorway
 from relayq.host.facts import Sheet, registration
 from relayq.host.governor import Governor
 from relayq.host.heartbeat import Duties, Heartbeat
+from relayq.host.lowering import lower
 from relayq.host.process import ForkServer, Permit, SpoolLock
 from relayq.host.runner import Runner
+from relayq.host.watchdog import Signs, Tries, Watchdog
+from relayq.model.units import STOPPED
+from relayq.notify import Supervisor
 from relayq.reaper import Reaper
-from relayq.signing import Signer, load_key
+from relayq.rotation import workers_signer
 from relayq.store import connect
 
 log = logging.getLogger(__name__)
@@ -45,17 +52,21 @@ log = logging.getLogger(__name__)
 #: How long a blocking wait of the control thread may take to be answered.
 _PATIENCE = 8.0
 _PRUNE_EVERY = 3600.0
+#: What of the audit trail a power cut may cost.
+_SYNC_EVERY = 5.0
 _SWEEP_EVERY = 300.0
 #: How often a worker looks whether its machine's tools have changed.
 _LOOK_EVERY = 300.0
 _LOGINS_EVERY = 30.0
 #: How often a worker looks after the private broker beside it.
 _KEEP_EVERY = 3.0
+#: The consumer's attempts to connect: a line a second of an outage, which the heartbeat says once.
+TRIES = Tries()
 
 
 def url_of(config: Config) -> str:
     """Return the configured broker's URL, else that of this machine's private one."""
-    return config.broker_url or embedded.start_broker(config).url
+    return config.broker_url or embedded.local_url(config)
 
 
 class Node:
@@ -65,7 +76,7 @@ class Node:
         if slots is not None:
             config = replace(config, worker=replace(config.worker, max_concurrent=slots))
         self.config = config
-        signer = Signer(load_key(config.fleet_key_path))
+        lower(config)
         config.home.mkdir(parents=True, exist_ok=True, mode=0o700)
         config.spool.mkdir(exist_ok=True, mode=0o700)
         self._lock = SpoolLock(config.spool)
@@ -75,6 +86,7 @@ class Node:
         # One beat that hangs, and the next one, must fail before the permit needs to be extended.
         patience = min(_PATIENCE, config.lease.extend / 2)
         self.store = connect(broker_url, patience=patience)
+        signer = workers_signer(config, self.store)
         # A beat must not wait behind the slots' own calls.
         self._beat_store = connect(broker_url, patience=patience)
         who = registration(config.worker.name, config.home)
@@ -83,14 +95,14 @@ class Node:
         )
         permit = Permit(permit_path)
         self._governor = Governor(self.runner)
-        self._sheet = Sheet(config, broker_url)
+        self._sheet = Sheet(config, broker_url, signer)
         self._heartbeat = Heartbeat(
             self.runner,
             self._beat_store,
             permit,
             self._governor,
             self._sheet,
-            key_id=signer.key_id,
+            ring=signer.ring,
         )
         self._duties = Duties(self.runner, self._heartbeat, self._beat_store)
         self._reaper = Reaper(config, self._beat_store, signer)
@@ -101,6 +113,8 @@ class Node:
         asked_here.jobs.who = f"jobs@{who.host}"
         self._doorway = Doorway(self.runner, asked_here, config.home)
         self._hands_back = False
+        #: Whether somebody asked it to end, and didn't just signal.
+        self.was_asked = False
         embedded.asked_stop(config)
 
     def start(self, *, pull: bool = True) -> None:
@@ -108,14 +122,16 @@ class Node:
 
         With `pull`, idle slots claim by themselves what no nudge brought.
         """
-        if self.config.broker_url is None:
+        if self.config.broker_url is None and not privileges.is_lowered():
             # Before the niceness, which on Linux is a thread's own: the broker must not inherit it.
             self._duties.every("broker", embedded.Keeper(self.config).look, _KEEP_EVERY)
         lower_priority(self.config.worker.niceness)
         self._forks.start()
         cgroups.sweep()
+        self.runner.admission.tell()
         self.runner.adopt()
         self._doorway.open()
+        self.runner.trail.begin(self.runner.signer.key_id)
         self._duties.start()
         self._duties.govern(self._governor, measures=pull)
         if pull:
@@ -125,6 +141,21 @@ class Node:
         self._duties.every("logins", self._sheet.look_again, _LOGINS_EVERY)
         self._duties.every("sweep", self._reaper.sweep, _SWEEP_EVERY)
         self._duties.every("prune", self._reaper.prune_outputs, _PRUNE_EVERY)
+        self._duties.every("audit", self.runner.trail.ledger.sync, _SYNC_EVERY)
+        self._duties.every("old audit", self.runner.trail.tidy, _PRUNE_EVERY)
+        if keeps_fleet(self.config):
+            exporter = Exporter(self.config)
+            self._duties.every("events", partial(exporter.look, self._beat_store), exporting.EVERY)
+            self._duties.every("old events", exporter.tidy, _PRUNE_EVERY)
+
+    def watch(self, supervisor: Supervisor, pool: SlotPool) -> None:
+        """Tell the service manager that this worker is ready, and from now on that it is well.
+
+        It is ready without its broker, too: that one may be down for long, and is waited for.
+        """
+        signs = Signs(self.runner, self._heartbeat, ask_consumer=pool.call, tries=TRIES)
+        supervisor.ready(f"{self.runner.who.host}: {self.runner.slots.total} slots")
+        Watchdog(supervisor, signs).start()
 
     def _heed(self, account: str, refusal: str | None) -> None:
         """Have the fleet know whether an account is logged in here, before a job of it moves on."""
@@ -141,7 +172,8 @@ class Node:
 
         Told so a second time, a worker that waits for its jobs leaves them.
         """
-        how = embedded.asked_stop(self.config)
+        asked = embedded.asked_stop(self.config)
+        how, self.was_asked = asked or embedded.LEAVE, self.was_asked or asked is not None
         if how == embedded.LEAVE or self.runner.draining.is_set():
             self.leave()
             return
@@ -160,10 +192,12 @@ class Node:
             self._drain()
         self.leave()
         self._governor.stop_waiting()
+        probes.give_up()
         self._heartbeat.park()
         self._duties.join(within=0.1)
         self._doorway.close()
         self._forks.close()
+        self.runner.trail.ledger.close()
         self._lock.release()
 
     def _drain(self) -> None:
@@ -234,8 +268,12 @@ class SlotPool(ThreadPool):  # type: ignore[misc]
 
     def wake(self) -> None:
         """Have the consumer look again whether it may take a nudge."""
+        self.call(lambda: None)
+
+    def call(self, callback: Callable[[], None]) -> None:
+        """Have the consumer's own thread call something when it comes to that."""
         if self.hub is not None:
-            self.hub.call_soon(lambda: None)
+            self.hub.call_soon(callback)
 
     def on_apply(
         self,
@@ -275,6 +313,7 @@ class Duty(bootsteps.StartStopStep):  # type: ignore[misc]
         # Raised at each lost connection for a setting that only concerns acks.
         warnings.filterwarnings("ignore", category=CPendingDeprecationWarning)
         config = configuration.load()
+        supervisor = Supervisor()
         url = url_of(config)
         worker.app.conf.broker_url = settings(config, url)["broker_url"]
         node = Node(config, url, slots=worker.concurrency)
@@ -282,6 +321,7 @@ class Duty(bootsteps.StartStopStep):  # type: ignore[misc]
         node.runner.slots.on_free = worker.pool.wake
         signals.worker_shutting_down.connect(self._on_signal, weak=False)
         node.start()
+        node.watch(supervisor, worker.pool)
 
     def _on_signal(self, **_: Any) -> None:
         if self.node is not None:
@@ -342,8 +382,14 @@ def _drain(runner: Runner) -> int:
             clock.sleep(0.1)
 
 
-def start(config: Config) -> int:
-    """Be a worker until told to stop; returns the process's exit code."""
+def start(config: Config, *, is_service: bool = False) -> int:
+    """Be a worker until told to stop; returns the process's exit code.
+
+    As a service it takes over from one in the background, and its exit code says whether it was
+    asked to end: then it isn't started again.
+    """
+    if is_service:
+        embedded.end_worker(config)
     if config.agents:
         # A wrong entry is told now, and not by the first job of an agent.
         from relayq.agents import adapters
@@ -364,6 +410,8 @@ def start(config: Config) -> int:
         quiet=True,
     )
     worker.start()
+    if is_service and worker.node is not None and worker.node.was_asked:
+        return STOPPED
     return int(worker.exitcode or 0)
 
 
@@ -374,12 +422,16 @@ def main() -> int:
     return start(config)
 
 
-def set_up_logging(config: Config) -> None:
-    """Log to stderr, and to the configured file when one was named."""
+def set_up_logging(config: Config, *, is_service: bool = False) -> None:
+    """Log to stderr, and to the configured file when one was named; a service to one a day."""
     handlers: list[logging.Handler] = [logging.StreamHandler()]
     if config.origins.get("logging.file", "default") != "default":
         config.logging.file.parent.mkdir(parents=True, exist_ok=True)
         handlers.append(logging.FileHandler(config.logging.file))
+    elif is_service:
+        # launchd keeps all that it gets, for ever.
+        daily = DailyLog(config.home / "logs", config.worker.name)
+        handlers = [daily, *([] if sys.platform == "darwin" else handlers)]
     logging.basicConfig(
         level=config.logging.level,
         handlers=handlers,
@@ -388,9 +440,7 @@ def set_up_logging(config: Config) -> None:
     # Two lines a nudge, which say nothing of the job.
     for chatter in ("celery.worker.strategy", "celery.app.trace"):
         logging.getLogger(chatter).setLevel(logging.WARNING)
-    # One line a second of an outage; the heartbeat says it once.
-    consumer = logging.getLogger("celery.worker.consumer.consumer")
-    consumer.addFilter(lambda record: "Cannot connect" not in str(record.msg))
+    logging.getLogger("celery.worker.consumer.consumer").addFilter(TRIES)
 
 
 if __name__ == "__main__":

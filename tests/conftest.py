@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -27,6 +27,7 @@ from hypothesis import HealthCheck, settings
 from tests import probing
 from tests.agents import install
 from tests.dealing import deal
+from tests.guests import install as guests
 from tests.speech import voices
 from tests.waiting import until
 
@@ -79,8 +80,26 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         missing("needs ffmpeg")
     if item.get_closest_marker("speech") and (lacking := voices.missing()):
         missing(f"needs {', '.join(lacking)} (pip: the extras transcribe, pocketsphinx)")
+    if item.get_closest_marker("shell"):
+        for program in ("shellcheck", "bats"):
+            if shutil.which(program) is None:
+                missing(f"needs {program}")
+    if item.get_closest_marker("guests"):
+        check_guests()
     if item.get_closest_marker("agents") and not install.is_there():
         missing(f"needs the agents' programs ({install.HINT})")
+
+
+def check_guests() -> None:
+    """Skip where no guest can be booted."""
+    if os.geteuid() != 0:
+        missing("needs root", excused=True)
+    if sys.version_info[:2] != guests.PYTHON:
+        missing("needs the wheels of the guests' Python, so their Python", excused=True)
+    if lacking := guests.lacking():
+        missing(f"needs {' '.join(lacking)} from apt")
+    if not guests.is_there():
+        missing(f"needs what guests are made of ({guests.HINT})")
 
 
 @dataclass(frozen=True)
@@ -176,20 +195,39 @@ def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     path = Path(tempfile.mkdtemp(prefix="rq-", dir="/tmp"))
     monkeypatch.setenv("RELAYQ_HOME", str(path))
     yield path
-    end_all(path)
-    shutil.rmtree(path, ignore_errors=True)
+    try:
+        end_all(path)
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def end_all(home: Path) -> None:
-    """End the worker and broker of a home, then by pid whatever still belongs to it."""
+    """End the worker and broker of a home, then by pid whatever still belongs to it.
+
+    What its broker refused to anyone fails the test: the roles have what they need.
+    """
+    refused: list[str] = []
     with suppress(ImportError):
         from relayq import config, embedded, errors
 
         with suppress(errors.RelayqError):
             own = config.load({"RELAYQ_HOME": str(home)})
             embedded.stop_worker(own)
+            refused = refusals(own)
             embedded.stop_broker(own)
     until(lambda: not kill_left_over(home), within=10, what=f"every process of {home} to end")
+    assert not refused
+
+
+def refusals(own: Any) -> list[str]:
+    """Return what the private broker refused to its users since its start, if it runs."""
+    from relayq import embedded
+    from relayq.store import connect
+
+    if embedded.running_broker(own) is None:
+        return []
+    with closing(connect(embedded.admin_url(own))) as store:
+        return store.access.refusals()
 
 
 def kill_left_over(home: Path) -> list[int]:

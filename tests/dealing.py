@@ -13,7 +13,14 @@ from itertools import groupby
 import pytest
 
 #: Seconds a test, of the rooms where a test takes more than some hundredths of one.
-_SECONDS = {"system/agents/": 8.0, "system/faults/": 5.0, "system/": 1.5}
+_SECONDS = {
+    "system/guests/": 200.0,
+    "system/test_high_availability": 30.0,
+    "system/agents/": 8.0,
+    "system/faults/": 5.0,
+    "system/": 1.5,
+    "redis/test_high_availability": 1.0,
+}
 
 
 def deal(items: list[pytest.Item], workers: int) -> list[pytest.Item]:

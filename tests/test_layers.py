@@ -15,7 +15,7 @@ import relayq
 PACKAGE = Path(__file__).parent.parent / "relayq"
 
 ROWS = (
-    ("doors", "cli serve __main__"),  # a person, a program, an agent asks
+    ("doors", "cli serve flower __main__"),  # a person, a program, an agent asks
     ("names", "__init__"),  # the public names, nothing else
     # many jobs as one
     ("flows", "workflows workflowspecs workflowjobs flowruns reviews doctor assignments"),
@@ -30,15 +30,18 @@ ROWS = (
     # a record becomes a nudge; files travel
     (
         "transport",
-        "dispatch signing recurring families passage embedded artifacts transfer contents git "
-        "sourcetree app celeryconfig",
+        "dispatch signing identity rotation sealing "
+        "ledger exporting sealedsecrets joining recurring families passage embedded artifacts "
+        "transfer contents git "
+        "sourcetree feeding app celeryconfig",
     ),
     ("truth", "store"),  # Redis
     ("kinds", "kinds agents"),  # what can be run, declared
     ("rules", "model"),  # pure decisions and their data
     (
         "ground",
-        "config sections agentsections parsing hours yamlfile catalogue errors clock version",
+        "config configfile sections agentsections parsing hours yamlfile catalogue errors clock "
+        "notify privileges tls version",
     ),
 )
 
@@ -49,6 +52,8 @@ ONLY_IN = {  # library: the modules (and everything below them) that may import 
     "kombu": "app tasks worker celeryconfig",
     "redis": "store embedded",  # everybody else catches what store/ raises
     "subprocess": "host embedded git",
+    "flower": "flower",
+    "tornado": "flower",
 }
 
 SAYS_NOTHING = set(

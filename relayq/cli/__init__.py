@@ -73,17 +73,21 @@ SECTIONS = {
     },
     "Fleet": {
         "status": ("relayq.cli.status:status", "Show the broker and every host."),
-        "hosts": ("relayq.cli.hosts:hosts", "List, label, drain, rename, forget hosts."),
+        "hosts": ("relayq.cli.hosts:hosts", "List, label, drain, upgrade, forget hosts."),
         "caps": ("relayq.cli.caps:caps", "Show what hosts can do; teach them more."),
         "secret": ("relayq.cli.secrets:secret", "Keep secrets on this host, for jobs."),
+        "key": ("relayq.cli.key:key", "Keys that sign jobs; whose jobs this host runs."),
         "ssh": ("relayq.cli.ssh:ssh", "Open a shell on a host."),
         "stats": ("relayq.cli.stats:stats", "Count what was done, by host or kind."),
         "events": ("relayq.cli.events:events", "Show what happened, where, by whom."),
+        "audit": ("relayq.cli.audit:audit", "Prove what happened: trails that nobody changed."),
         "doctor": ("relayq.cli.doctor:doctor", "Find what is wrong, and say what to do."),
+        "join": ("relayq.cli.join:join", "Join a fleet with a token of its broker's machine."),
         "up": ("relayq.cli.services:up", "Start what this machine needs to run jobs."),
         "down": ("relayq.cli.services:down", "Stop what up started on this machine."),
         "worker": ("relayq.cli.worker:worker", "Start and stop this machine's worker."),
         "serve": ("relayq.cli.serve:serve", "Be the file service of the broker's machine."),
+        "flower": ("relayq.cli.flower:flower", "Be Flower, Celery's dashboard, on this machine."),
         "broker": ("relayq.cli.broker:broker", "Start, stop, watch and back up a broker."),
     },
     "This command": {
@@ -204,8 +208,11 @@ def _tell(sort: str, message: str, hint: str, *, as_json: bool) -> None:
         said = {"code": code, "message": message, "hint": hint}
         click.echo(json.dumps({"schema": 1, "error": said}))
         return
-    click.echo(f"relayq: {message}", err=True)
-    click.echo(f"  hint: {hint}", err=True)
+    from relayq.cli.texts import harmless
+
+    # It may tell of names and reasons that others wrote.
+    click.echo(f"relayq: {harmless(message)}", err=True)
+    click.echo(f"  hint: {harmless(hint)}", err=True)
 
 
 def _choose_colour(ctx: click.Context, param: click.Parameter, no_color: bool) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from relayq import clock
+from relayq.cli.groups import Group
+from relayq.cli.logfiles import follow_option, print_log, tail_option
 from relayq.cli.options import address, broker_of, json_option
 from relayq.cli.services import (
     answer,
@@ -29,8 +31,6 @@ if TYPE_CHECKING:
     from relayq.store.server import Server
 
 _NO_BROKER = 4
-_LOOK_AGAIN = 0.2
-_PIECE = 1 << 16
 
 
 def _size_option(ctx: click.Context, param: click.Parameter, text: str | None) -> int | None:
@@ -40,28 +40,66 @@ def _size_option(ctx: click.Context, param: click.Parameter, text: str | None) -
         raise click.BadParameter(f"{error}, got {text!r}") from error
 
 
-@click.group()
+#: What a start asks for, and an installation; the keywords of `embedded.start_broker`.
+_OPTIONS = (
+    click.option("--listen", metavar="ADDRESS", help="Also listen here, for other machines."),
+    port_option,
+    click.option(
+        "--fsync",
+        type=click.Choice(["always", "everysec"]),
+        help="everysec: faster on slow disks; a crash of the machine may cost the last second.",
+    ),
+    click.option(
+        "--ballast",
+        metavar="SIZE",
+        callback=_size_option,
+        help="Disk to give up when it is full, so that the broker can come back (64MB; 0: none).",
+    ),
+    click.option(
+        "--tls/--no-tls",
+        default=None,
+        help="Speak TLS only, with certificates of its own; then it may listen on 0.0.0.0, too.",
+    ),
+    click.option(
+        "--tls-name",
+        "tls_names",
+        multiple=True,
+        metavar="NAME",
+        callback=lambda ctx, param, names: list(names) or None,
+        help="A further name for its certificate, by which others call this machine; repeatable.",
+    ),
+)
+
+
+def start_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options of `broker start`."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+#: Commands of the group that live elsewhere.
+_ELSEWHERE = {
+    "install": "relayq.cli.installs:broker_install",
+    "uninstall": "relayq.cli.installs:broker_uninstall",
+    "restart": "relayq.cli.installs:broker_restart",
+    "sentinels": "relayq.cli.sentinels:sentinels",
+    "token": "relayq.cli.tokens:token",
+    "users": "relayq.cli.users:users",
+}
+
+
+@click.group(cls=Group, elsewhere=_ELSEWHERE)
 def broker() -> None:
-    """Start, stop, watch and back up a broker."""
+    """Start, stop, watch and back up a broker, also as a service."""
 
 
 @broker.command("start")
-@click.option("--listen", metavar="ADDRESS", help="Also listen here, for other machines.")
-@port_option
-@click.option(
-    "--fsync",
-    type=click.Choice(["always", "everysec"]),
-    help="everysec: faster on slow disks; a crash of the machine may cost the last second.",
-)
-@click.option(
-    "--ballast",
-    metavar="SIZE",
-    callback=_size_option,
-    help="Disk to give up when it is full, so that the broker can come back (64MB; 0: none).",
-)
+@start_options
 @click.option("--foreground", is_flag=True, help="Be the broker, for a service manager.")
+@click.option("--service", "is_service", is_flag=True, hidden=True)
 @json_option
-def broker_start(foreground: bool, as_json: bool, **options: Any) -> None:
+def broker_start(foreground: bool, is_service: bool, as_json: bool, **options: Any) -> None:
     """Start a broker in the background and say how other machines reach it.
 
     What is asked for is remembered for later starts.
@@ -71,7 +109,7 @@ def broker_start(foreground: bool, as_json: bool, **options: Any) -> None:
     config = load_config()
     if foreground:
         signing.load_key(config.fleet_key_path)
-        embedded.become_broker(config, embedded.Wishes(**options))
+        embedded.become_broker(config, embedded.Wishes(**options), takes_over=is_service)
     facts = embedded.start_broker(config, **options)
     signing.load_key(config.fleet_key_path)
     files = start_files(config)
@@ -83,22 +121,10 @@ def broker_start(foreground: bool, as_json: bool, **options: Any) -> None:
     click.echo(f"broker  {broker_line(facts)}")
     if files is not None:
         click.echo(f"files   {files['address']} (pid {files['pid']})")
-    if listen is None:
+    if listen is None and embedded.broker_address(config) == "127.0.0.1":
         click.echo("Other machines reach it only after: relayq broker start --listen ADDRESS")
-        return
-    click.echo(_JOINING.format(home=config.home, listen=listen, port=facts.port))
-
-
-_JOINING = """\
-On each other machine, copy these two files from here (their mode is 600, keep it):
-  {home}/broker/password  to  ~/.relayq/broker/password
-  {home}/fleet.key  to  ~/.relayq/fleet.key
-and write into ~/.relayq/config.yml there:
-  broker:
-    host: {listen}
-    port: {port}
-    password_file: ~/.relayq/broker/password
-Then: relayq up"""
+    else:
+        click.echo("For each other machine: relayq broker token, whose answer is the line to type")
 
 
 @broker.command("stop")
@@ -120,6 +146,8 @@ def broker_stop(as_json: bool) -> None:
 def broker_status(as_json: bool) -> None:
     """Show how the broker fares; exits with 4 when it doesn't answer."""
     from relayq.cli import show
+    from relayq.cli.installed import service_json, service_lines
+    from relayq.model.units import Role
 
     config = load_config()
     try:
@@ -148,9 +176,9 @@ def broker_status(as_json: bool) -> None:
         "jobs": {state.value: count for state, count in jobs.items()},
     }
     if as_json:
-        show.print_json({"broker": facts})
+        show.print_json({"broker": facts, "service": service_json(config, Role.BROKER)})
     else:
-        click.echo("\n".join(_lines(facts, server)))
+        click.echo("\n".join([*_lines(facts, server), *service_lines(config, Role.BROKER)]))
 
 
 def _lines(facts: dict[str, Any], server: Server) -> list[str]:
@@ -186,22 +214,21 @@ def _disk_free(config: Config) -> int | None:
 
 
 def _store(config: Config) -> Store:
-    """Connect to the configured or the private broker, which must run."""
+    """Connect to the configured broker, or as its owner to the private one, which must run."""
     from relayq import embedded
     from relayq.store import connect
 
     url = config.broker_url
     if url is None:
-        facts = embedded.running_broker(config)
-        if facts is None:
+        if embedded.running_broker(config) is None:
             raise BrokerUnavailable("no broker runs here", hint="relayq broker start")
-        url = facts.url
+        url = embedded.admin_url(config)
     return connect(url)
 
 
 @broker.command("logs")
-@click.option("-n", "--tail", type=click.IntRange(0), default=50, metavar="N", help="Lines (50).")
-@click.option("-f", "--follow", is_flag=True, help="Go on with what is written.")
+@tail_option
+@follow_option
 def broker_logs(tail: int, follow: bool) -> None:
     """Print what the private broker's Redis logs."""
     from relayq import embedded
@@ -209,26 +236,7 @@ def broker_logs(tail: int, follow: bool) -> None:
     path = embedded.broker_folder(load_config()) / "redis.log"
     if not path.exists():
         raise BrokerUnavailable(f"no broker has run here: {path} is missing", hint="relayq up")
-    size_now = path.stat().st_size
-    with path.open("rb") as file:
-        file.seek(max(0, size_now - tail * 400))
-        lines = file.read(size_now - file.tell()).decode(errors="replace").splitlines()
-    click.echo("\n".join(lines[-tail:] if tail else []), nl=bool(tail and lines))
-    if follow:
-        _follow(path, size_now)
-
-
-def _follow(path: Path, position: int) -> None:
-    """Print what is added to a file for ever; one that was put aside is begun anew."""
-    while True:
-        if path.exists() and path.stat().st_size < position:
-            position = 0
-        with path.open("rb") as file:
-            file.seek(position)
-            while piece := file.read(_PIECE):
-                click.echo(piece.decode(errors="replace"), nl=False)
-                position += len(piece)
-        clock.sleep(_LOOK_AGAIN)
+    print_log(lambda: path, tail, follow, hint="relayq up")
 
 
 @broker.command("backup")

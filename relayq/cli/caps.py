@@ -245,7 +245,7 @@ def _by_category(host: Host, known: Catalogue) -> dict[str, list[str]]:
             category = "kinds"
         elif word.startswith("agent:"):
             category = "ai"
-        elif word.startswith("secret:"):
+        elif word.startswith(("secret:", "opens:")):
             category = "secrets"
         elif word.startswith(("encoder:", "transcribe")):
             category = "media"

@@ -24,7 +24,8 @@ _TEMPLATE = """\
 # relayq's configuration; everything in it is optional. `relayq config show` has each value.
 #broker:
 #  host: 192.168.1.10
-#  password_file: ~/.relayq/broker/password
+#  user: worker-{name}
+#  password_file: ~/.relayq/password
 #worker:
 #  name: {name}
 #  priority: low

@@ -123,12 +123,12 @@ def as_shown(event: Event) -> dict[str, Any]:
 def line(event: Event) -> str:
     """Return an event in a line: what, which job, and the rest in words."""
     about = event.job or event.schedule or event.host or event.account or ""
-    return f"{event.what:<11}  {inert(about):<{ID_LENGTH}}  {inert(story(event))}".rstrip()
+    return f"{inert(event.what):<11}  {inert(about):<{ID_LENGTH}}  {inert(story(event))}".rstrip()
 
 
 def told(found: Sequence[Event]) -> list[str]:
     """Return the lines of `show` on a job's own events."""
-    lines = [f"{event.what:<11}  {inert(story(event))}".rstrip() for event in found]
+    lines = [f"{inert(event.what):<11}  {inert(story(event))}".rstrip() for event in found]
     stamped = [f"{instant(event.at)}  {text}" for event, text in zip(found, lines, strict=True)]
     return [f"  {'' if i else 'Events':<8}  {text}" for i, text in enumerate(stamped)]
 

@@ -36,7 +36,7 @@ _PLAIN = frozenset(
     "linux macos x86_64 arm64 armv7l raspberry-pi python3 git make gcc rsync".split()
 )
 _SYSTEMS = {"darwin": "macos"}
-_PLAIN_PREFIXES = ("kind:", "encoder:", "agent:", "transcribe:")
+_PLAIN_PREFIXES = ("kind:", "encoder:", "agent:", "transcribe:", "opens:")
 
 LastDay = Mapping[str, tuple[int, int]]
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 #: Commands of the group that live elsewhere.
 _ELSEWHERE = {
+    "rm": "relayq.cli.removal:rm",
+    "upgrade": "relayq.cli.upgrades:upgrade_hosts",
     "pick": "relayq.cli.pick:pick",
     "wake": "relayq.cli.pause:wake",
 }
@@ -166,21 +168,6 @@ def _move_all(relay: Relay, old: str, new: str) -> list[str]:
                 result.move(new)
                 moved.append(result.id)
     return moved
-
-
-@hosts.command()
-@_host_argument
-@json_option
-def rm(name: str, as_json: bool) -> None:
-    """Forget a host that is gone for good; refused while it is online or has jobs.
-
-    Example: relayq hosts rm old-laptop
-    """
-    with client() as relay:
-        host = fleet.find(relay, name)
-        store = relay.session().store
-        store.hosts.dismiss(host.name, lease=relay.config.lease.length, who=store.jobs.who)
-    _answer(f"{host.name}  forgotten", as_json, removed=host.name)
 
 
 @hosts.command()

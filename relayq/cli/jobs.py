@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from relayq import clock
+from relayq import clock, families
 from relayq.cli import failures, selection, templates
 from relayq.cli.options import (
     client,
@@ -207,7 +207,9 @@ def cancel(ctx: click.Context, chosen: Chosen, alone: bool, yes: bool, as_json: 
     with client(needs_worker=True) as relay:
         results = chosen.results(relay, _LIVE)
         selection.confirm(results, chosen, "cancel", yes=yes)
-        asked = [(result, result.state, result.cancel(alone=alone)) for result in results]
+        before = [result.state for result in results]
+        words = families.cancel(relay.session().store, [one.id for one in results], alone=alone)
+        asked = zip(results, before, words, strict=True)
         told = [_told(relay, *one, silent=as_json) for one in asked]
         if as_json:
             jobs = [{"id": one.id, "state": one.state} for one in results]

@@ -139,8 +139,11 @@ def broker_of(config: Config) -> str:
 
 
 def address(url: str) -> str:
-    """Return what of a broker's URL may be shown: neither its secrets nor redis://."""
-    return re.sub(r"//[^/;]*@", "//", url).removeprefix("redis://").removesuffix("/0")
+    """Return what of a broker's URL may be shown: neither secrets nor files, nor redis://."""
+    if url.startswith("sentinel:"):
+        url = url.partition("?")[0]
+    shown = re.sub(r"//[^/;]*@|[?&]ssl_\w+=[^&]*", lambda m: "//" * (m[0][0] == "/"), url)
+    return shown.removeprefix("redis://").removesuffix("/0")
 
 
 def is_interactive() -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from relayq import clock
@@ -21,6 +22,7 @@ from relayq.errors import OutputUnavailable, RelayqError, WaitTimeout
 from relayq.model.output import STDERR, STDOUT, Frame, only
 
 if TYPE_CHECKING:
+    from relayq.cli.taming import Tamer
     from relayq.client import JobResult, Relay
     from relayq.model.jobs import JobRecord
 
@@ -32,11 +34,26 @@ _CANCEL_PATIENCE = 15.0
 
 
 def write(frames: Iterable[Frame]) -> None:
-    """Write what the job wrote, each channel to its own, byte for byte and at once."""
+    """Write what the job wrote at once, each channel to its own; to a terminal tamed."""
     for frame in frames:
-        stream = sys.stderr.buffer if frame.channel == STDERR else sys.stdout.buffer
-        stream.write(frame.data)
+        stream = sys.stderr if frame.channel == STDERR else sys.stdout
+        tamer = _tamer(frame.channel) if stream.isatty() else None
+        stream.buffer.write(frame.data if tamer is None else tamer.feed(frame.data))
         stream.flush()
+
+
+@cache
+def _tamer(channel: int) -> Tamer:
+    from relayq.cli.taming import Tamer
+
+    return Tamer()
+
+
+def write_raw(frames: Iterable[Frame]) -> None:
+    """Write what a job wrote that has this terminal for its own, byte for byte."""
+    for frame in frames:
+        sys.stdout.buffer.write(frame.data)
+        sys.stdout.flush()
 
 
 @contextmanager
@@ -88,7 +105,7 @@ def run(
                 result.on_silence = waits.teller(relay, result)
             fed = source(result) if source is not None and result.is_new else nullcontext()
             with fed, nullcontext() if as_json else gaps_told(result.id):
-                to = kept.extend if as_json else write
+                to = kept.extend if as_json else _writer(source)
                 _stream(relay, result, quiet=quiet or _is_terminal(source), to=to)
             record = ended(result)
         except Interrupted as interrupt:
@@ -161,7 +178,7 @@ def attach(relay: Relay, result: JobResult, source: Source | None, *, quiet: boo
     with interruptible():
         try:
             with source(result) if source is not None else nullcontext(), gaps_told(result.id):
-                _stream(relay, result, quiet=quiet or _is_terminal(source), to=write)
+                _stream(relay, result, quiet=quiet or _is_terminal(source), to=_writer(source))
             record = ended(result)
         except Interrupted as interrupt:
             _interrupted(result, interrupt, "detach", quiet=quiet)
@@ -205,6 +222,10 @@ def _stream(
             put([frame])
 
 
+def _writer(source: Source | None) -> Callable[[Iterable[Frame]], None]:
+    return write_raw if _is_terminal(source) else write
+
+
 def _is_terminal(source: Source | None) -> bool:
     """Whether the job has this terminal for its own, and nothing else belongs there."""
     from relayq.cli.terminal import terminal
@@ -213,13 +234,27 @@ def _is_terminal(source: Source | None) -> bool:
 
 
 def note_absence(relay: Relay, host: str | None) -> None:
-    """Say so when the asked host is away, or takes no work now."""
+    """Say so when the asked host is away, or takes no work now, or nobody is there at all."""
     # The job is queued: nothing that goes wrong from here on is a failure of that.
     with suppress(RelayqError):
-        asked = None if host is None else host_named(relay, host)
+        if host is None:
+            _note_that_nobody_is_there(relay)
+            return
+        asked = host_named(relay, host)
         if asked is not None and not asked.takes_work:
             state, why = asked.standing
             show.remark(f"{host} is {state}{f' ({why})' if why else ''}; the job waits")
+
+
+def _note_that_nobody_is_there(relay: Relay) -> None:
+    if relay.session().store.hosts.is_any_near(within=relay.config.lease.length):
+        return
+    from relayq import embedded
+
+    # This machine's worker may have been started for this very job, and not be online yet.
+    if embedded.worker_pid(relay.config) is None:
+        show.remark("no host is online; the job waits")
+        show.hint("relayq worker install, on a machine that is to run jobs")
 
 
 def _interrupted(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -9,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from relayq.cli.options import client, json_option, quiet_option
+from relayq.cli.options import client, complete, json_option, quiet_option
 from relayq.errors import BrokerUnavailable, NoSuchHost, RelayqError
+from relayq.identity import INSTALL
 from relayq.model.secrets import check_secret, secret_in
 
 if TYPE_CHECKING:
+    from relayq.client import Relay
     from relayq.config import Config
     from relayq.model.hosts import Host
 
@@ -51,6 +54,69 @@ def set_(name: str, values: tuple[str, ...], quiet: bool) -> None:
     _tell_worker()
     if not quiet:
         show.remark(f"{name} {'replaced' if name in known else 'kept'} in {path}")
+
+
+@secret.command()
+@click.argument("name", metavar="NAME")
+@click.option(
+    "--on",
+    "host",
+    required=True,
+    metavar="HOST",
+    shell_complete=complete("hosts"),
+    help="Its host.",
+)
+@click.option("--key", metavar="MARK", help="Only if its key has this mark, as it says there.")
+def seal(name: str, host: str, key: str | None) -> None:
+    """Seal a value of NAME for one host, and print what to give to --secret.
+
+    Only HOST can open it, and so only jobs there get it. It may lie in a workflow's file.
+
+    Example: relayq run --secret "$(relayq secret seal HF_TOKEN --on gpu)" -- python train.py
+    """
+    from relayq.cli import show
+    from relayq.host.secrets import check_value
+    from relayq.sealedsecrets import mark_of, seal_secret
+
+    check_secret(name)
+    with client() as relay:
+        public = _public_key(relay, host)
+    if key not in (None, mark_of(public)):
+        raise RelayqError(
+            f"{host} says that its key is {mark_of(public)}, not {key}",
+            hint=f"relayq secret key, on {host}",
+        )
+    click.echo(f"{name}={seal_secret(public, name, check_value(name, _value(name)))}")
+    show.remark(f"sealed for {host}, key {mark_of(public)}")
+
+
+def _public_key(relay: Relay, name: str) -> bytes:
+    """Return the key that a host has published, if the fleet's key has signed it."""
+    from relayq.sealedsecrets import note_name
+
+    wanted = relay.config.host_called(name)
+    found = next((one for one in relay.hosts() if wanted in (one.name, *one.aliases)), None)
+    if found is None:
+        raise NoSuchHost(f"no host {name}", hint="relayq hosts")
+    note = found.facts.get("sealing")
+    if not note:
+        raise RelayqError(
+            f"{found.name} has no key for sealed secrets: its worker needs cryptography",
+            hint=f"there: {INSTALL}",
+        )
+    signer = relay.session().signer
+    return base64.b64decode(signer.check_note(str(note).encode(), name=note_name(found.name)))
+
+
+@secret.command()
+def key() -> None:
+    """Print the mark of this host's key for sealed secrets, to compare with --key."""
+    from relayq.sealedsecrets import Locker, mark_of
+
+    public = Locker(_config().home).public()
+    if public is None:
+        raise RelayqError("sealing needs the package cryptography", hint=INSTALL)
+    click.echo(mark_of(public))
 
 
 @secret.command()

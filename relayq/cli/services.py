@@ -10,8 +10,9 @@ import click
 
 from relayq import __version__
 from relayq.cli.options import address, is_interactive, json_option
-from relayq.cli.texts import number_of
+from relayq.cli.texts import harmless, number_of
 from relayq.errors import RelayqError
+from relayq.model.units import Role
 
 if TYPE_CHECKING:
     from relayq.config import Config
@@ -31,7 +32,7 @@ def load_config() -> Config:
 
 def remark(line: str) -> None:
     """Say a line beside the answer."""
-    click.echo(f"relayq: {line}", err=True)
+    click.echo(f"relayq: {harmless(line)}", err=True)
 
 
 @click.command()
@@ -110,10 +111,12 @@ def down(kill: bool, wait: bool, yes: bool, as_json: bool) -> None:
     """Stop this machine's worker, file service and private broker; nothing of them is left."""
     from relayq import embedded
     from relayq.cli import left
+    from relayq.host import services
 
     if kill and wait:
         raise click.UsageError("--kill and --wait exclude each other")
     config = load_config()
+    services.check_stoppable(config)
     kill = kill or (yes and not wait)
     if not kill and not wait and (running := left.running_here(config)):
         kill = _ask_to_kill(running)
@@ -131,6 +134,10 @@ def down(kill: bool, wait: bool, yes: bool, as_json: bool) -> None:
     parts = [name for name, ran in had.items() if ran]
     line = f"stopped: {', '.join(parts)}" if parts else "nothing ran here"
     answer(line, as_json, {"stopped": parts})
+    if not as_json and any(services.find(config, role) for role in Role):
+        remark(
+            "services are back at the next boot or by relayq up; relayq worker uninstall ends that"
+        )
 
 
 def _ask_to_kill(running: Sequence[str]) -> bool:

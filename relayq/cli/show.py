@@ -16,9 +16,10 @@ import click
 
 from relayq.cli import agentfacts, families, files, git, graphs, meters, outputs, scripts
 from relayq.cli.tables import painted
-from relayq.cli.texts import age, inert, instant, limit, rfc3339, short_ids, span
+from relayq.cli.texts import age, harmless, inert, instant, limit, rfc3339, short_ids, span
 from relayq.model.jobs import FINAL, JobRecord, JobState, Outcome, Reason, Spec
 from relayq.model.placement import MEMORY
+from relayq.model.secrets import said_of
 from relayq.parsing import size_text
 
 if TYPE_CHECKING:
@@ -71,12 +72,12 @@ def kind_of(record: JobRecord) -> str:
 
 def remark(text: str) -> None:
     """Say something of relayq's own, beside the answer."""
-    click.echo(f"relayq: {text}", err=True)
+    click.echo(f"relayq: {harmless(text)}", err=True)
 
 
 def hint(text: str) -> None:
     """Say what to type next."""
-    click.echo(f"  hint: {text}", err=True)
+    click.echo(f"  hint: {harmless(text)}", err=True)
 
 
 def verdict(record: JobRecord, outcome: Outcome | None) -> str | None:
@@ -338,7 +339,7 @@ def _asked_for(spec: Spec) -> Iterable[tuple[str, str]]:
     if env := spec.payload.get("env"):
         yield "Env", ", ".join(env)
     if spec.secrets:
-        yield "Secrets", ", ".join(spec.secrets)
+        yield "Secrets", ", ".join(map(said_of, spec.secrets))
     yield from files.asked(spec)
     yield "Limits", _limits(spec)
     if spec.due_at is not None:

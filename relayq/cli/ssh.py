@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 from collections.abc import Sequence
@@ -12,6 +13,9 @@ import click
 from relayq.cli import fleet
 from relayq.cli.options import client, complete, json_option
 from relayq.errors import RelayqError
+
+#: What ssh takes, and no shell that ssh may start makes anything of.
+ADDRESS = re.compile(r"(?:[\w.+-]{1,64}@)?[\w:][\w.:%-]{0,254}")
 
 
 @click.command(context_settings={"allow_interspersed_args": False})
@@ -53,4 +57,13 @@ def target_of(name: str) -> str:
     with client() as relay:
         host = fleet.find(relay, name)
     entry = loaded.hosts.get(host.name)
-    return (entry and entry.address) or str(host.facts.get("address") or host.name)
+    if entry and entry.address:
+        return entry.address
+    said = str(host.facts.get("address") or host.name)
+    if not ADDRESS.fullmatch(said):
+        # It comes from Redis, and ssh's own configuration may give it to a shell.
+        raise RelayqError(
+            f"{host.name} says that its address is {said!r:.100}, which is none",
+            hint=f"relayq config set hosts.{host.name}.address ADDRESS",
+        )
+    return said

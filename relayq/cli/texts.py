@@ -22,6 +22,11 @@ def inert(text: str, *, longest: int | None = _LONGEST) -> str:
     return "".join(c if c.isprintable() else "?" for c in line)
 
 
+def harmless(text: str) -> str:
+    """Return the text with its own lines, none of which can move a cursor."""
+    return "\n".join(inert(line, longest=None) for line in text.split("\n"))
+
+
 def age(seconds: float) -> str:
     """Return an age in one unit: `12s`, `4m`, `1h`, `3d`."""
     for unit, size in (("d", 86_400), ("h", 3600), ("m", 60)):

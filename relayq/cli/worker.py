@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from relayq.cli.groups import Group
 from relayq.cli.options import json_option
 from relayq.cli.services import answer, load_config, remark
 from relayq.cli.texts import number_of
@@ -17,19 +18,33 @@ if TYPE_CHECKING:
 _LOOK = 0.1
 
 
-@click.group()
+@click.group(
+    cls=Group,
+    elsewhere={
+        "install": "relayq.cli.installs:worker_install",
+        "uninstall": "relayq.cli.installs:worker_uninstall",
+        "restart": "relayq.cli.installs:worker_restart",
+        "upgrade": "relayq.cli.upgrades:upgrade_worker",
+        "status": "relayq.cli.installed:worker_status",
+        "logs": "relayq.cli.installed:worker_logs",
+    },
+)
 def worker() -> None:
-    """Start and stop this machine's worker."""
+    """Start and stop this machine's worker, also as a service."""
 
 
 @worker.command("start")
-def worker_start() -> None:
+@click.option("--service", "is_service", is_flag=True, hidden=True)
+def worker_start(is_service: bool) -> None:
     """Be this machine's worker, in the foreground, until told to stop."""
+    from relayq import embedded
     from relayq import worker as celery_worker
 
     config = load_config()
-    celery_worker.set_up_logging(config)
-    sys.exit(celery_worker.start(config))
+    celery_worker.set_up_logging(config, is_service=is_service)
+    code = celery_worker.start(config, is_service=is_service)
+    embedded.renew_if_asked(config)
+    sys.exit(code)
 
 
 @worker.command("once")
@@ -58,6 +73,8 @@ def worker_stop(drain: bool, hand_back: bool, as_json: bool) -> None:
     """
     from relayq import embedded
     from relayq.cli import left
+    from relayq.embedded import managed
+    from relayq.model.units import Role
 
     if drain and hand_back:
         raise click.UsageError("--drain and --hand-back exclude each other")
@@ -65,6 +82,9 @@ def worker_stop(drain: bool, hand_back: bool, as_json: bool) -> None:
     if drain or hand_back:
         how = embedded.DRAIN if drain else embedded.HAND_BACK
         had_one = _stop_and_wait(config, how)
+        if managed.installed(config, Role.WORKER) is not None:
+            # launchd may have started it again.
+            embedded.stop_worker(config)
     else:
         had_one = embedded.stop_worker(config)
     if not had_one:

@@ -20,6 +20,8 @@ from relayq.doctor import broker, fleet, machine, managers
 from relayq.doctor.echo import examine_hosts_by_jobs
 from relayq.doctor.files import examine_files
 from relayq.doctor.findings import Finding, Level, ok, problem, warning
+from relayq.doctor.sentinels import examine_sentinels
+from relayq.doctor.services import examine_services
 from relayq.embedded.probes import machine_answers, redis_log
 from relayq.errors import BrokerUnavailable, RelayqError
 from relayq.store import Store, connect
@@ -67,7 +69,11 @@ class Examination:
     def cli(self) -> str:
         """How one types a command to a configured Redis."""
         where = self.config.broker
-        return "redis-cli" if where.url else f"redis-cli -h {where.host} -p {where.port}"
+        if where.url:
+            return "redis-cli"
+        checked = f" --cacert '{where.ca_file}'" if where.ca_file else ""
+        over = f" --tls{checked}" if where.tls else ""
+        return f"redis-cli -h {where.host} -p {where.port}{over}"
 
     @cached_property
     def store(self) -> Store | None:
@@ -77,6 +83,11 @@ class Examination:
             facts = embedded.running_broker(self.config)
             url = None if facts is None else facts.url
         return None if url is None else connect(url)
+
+    @cached_property
+    def owners(self) -> Store | None:
+        """The private broker as its owner sees it, None for any other."""
+        return connect(embedded.admin_url(self.config)) if self.is_private else None
 
 
 def examine(this: Examination) -> Iterator[Finding]:
@@ -109,15 +120,17 @@ def _examine_fleet(this: Examination) -> Iterator[Finding]:
         with Relay(url=_url(this), home=this.config.home, say=lambda _: None) as relay:
             yield from examine_hosts_by_jobs(relay, hosts, this.here, timeout=this.timeout)
     yield from broker.examine_clock(this.where, this.here, said)
+    owners = this.owners or store
     yield from broker.examine_server(
         this.where,
         server,
-        store.server.settings(),
+        owners.server.settings(),
         is_private=this.is_private,
         has_password=this.is_private or "@" in (this.config.broker_url or ""),
         cli=this.cli,
-        clients=store.server.clients(),
+        clients=owners.server.clients(),
     )
+    yield from examine_sentinels(this.where, this.config.broker_url, server.replicas)
     yield from broker.examine_restarts(
         this.where, server, store.seen_run_id(), ended_by=_ends(this)
     )
@@ -156,6 +169,7 @@ def _private_log(this: Examination) -> Path | None:
 def _examine_machine(this: Examination) -> Iterator[Finding]:
     """Look at this machine's directories, disks and services."""
     config, here = this.config, this.here
+    yield from machine.examine_submitters(config, here)
     yield from machine.examine_directories(config, here)
     try:
         yield from machine.examine_disks(config, here, is_private=this.is_private)
@@ -169,5 +183,10 @@ def _examine_machine(this: Examination) -> Iterator[Finding]:
     if this.is_local:
         found = managers.managers(answers)
         yield from managers.examine_managers(here, found, is_private=this.is_private)
+    own = list(examine_services(config, here))
+    yield from own
+    known = " ".join(finding.text for finding in own)
     for unit in managers.failed_units(answers.get("units", "") + answers.get("user units", "")):
+        if unit in known:
+            continue
         yield problem(here, f"{unit} has failed", f"systemctl status {unit}")

@@ -16,6 +16,9 @@ from relayq import clock, embedded
 from relayq.config import Config
 from relayq.doctor.findings import Finding, ok, problem, warning
 from relayq.errors import RelayqError
+from relayq.host import authorizing
+from relayq.host.admission import FILE
+from relayq.identity import check_installed, load_identity
 from relayq.signing import Signer, load_key
 
 _ROUNDS = 20
@@ -73,6 +76,23 @@ def examine_key(config: Config, here: str, key_id: str | None) -> Iterator[Findi
         )
     else:
         yield ok(here, f"fleet key {own}, readable by its owner only")
+
+
+def examine_submitters(config: Config, here: str) -> Iterator[Finding]:
+    """Judge the keys that say who submits from here, and whose jobs run here."""
+    try:
+        own = load_identity(config.home)
+        known = authorizing.read(config.home)
+        if own is not None or known is not None:
+            check_installed()
+    except RelayqError as error:
+        yield problem(here, error.message, error.hint)
+        return
+    if own is not None:
+        yield ok(here, f"what is submitted here is signed by {own.name} ({own.id})")
+    if known is not None:
+        names = ", ".join(one.name for one in known) or "nobody"
+        yield ok(here, f"runs the jobs of {names} only, by its {FILE}")
 
 
 def examine_directories(config: Config, here: str) -> Iterator[Finding]:

@@ -10,12 +10,11 @@ from relayq.embedded.broker import (
     Wishes,
     become_broker,
     broker_address,
+    broker_authority,
     broker_folder,
     broker_url,
     is_dead,
     running_broker,
-    start_broker,
-    stop_broker,
     wanted_ballast,
     wanted_fsync,
     wanted_port,
@@ -23,6 +22,7 @@ from relayq.embedded.broker import (
 from relayq.embedded.files import (
     are_files_wanted,
     can_serve_files,
+    end_files,
     files_folder,
     files_pid,
     files_place,
@@ -31,46 +31,64 @@ from relayq.embedded.files import (
     stop_files,
 )
 from relayq.embedded.keeper import Keeper
+from relayq.embedded.managed import installed
 from relayq.embedded.processes import locked
-from relayq.embedded.restoring import restore_broker
+from relayq.embedded.running import local_url, restore_broker, start_broker, stop_broker
 from relayq.embedded.server import find_redis_server
 from relayq.embedded.sockets import check_free, check_listen
+from relayq.embedded.users import BrokerUser, add_user, admin_url, remove_user
 from relayq.embedded.worker import (
     DRAIN,
     HAND_BACK,
     LEAVE,
+    ask_to_renew,
     ask_to_stop,
     asked_stop,
+    end_worker,
+    is_renewed,
     launch_worker,
+    renew_if_asked,
     start_worker,
     stop_worker,
     worker_pid,
 )
+from relayq.model.units import Role
 
 __all__ = [
     "DRAIN",
     "HAND_BACK",
     "LEAVE",
     "BrokerFacts",
+    "BrokerUser",
     "Keeper",
     "Wishes",
+    "add_user",
+    "admin_url",
     "are_files_wanted",
+    "ask_to_renew",
     "ask_to_stop",
     "asked_stop",
     "become_broker",
     "broker_address",
+    "broker_authority",
     "broker_folder",
     "broker_url",
     "can_serve_files",
     "check_free",
     "check_listen",
+    "end_files",
+    "end_worker",
     "ensure",
     "files_folder",
     "files_pid",
     "files_place",
     "find_redis_server",
     "is_dead",
+    "is_renewed",
+    "local_url",
     "remember_files",
+    "remove_user",
+    "renew_if_asked",
     "restore_broker",
     "running_broker",
     "start_broker",
@@ -87,12 +105,20 @@ __all__ = [
 
 
 def ensure(config: Config, *, say: Callable[[str], None]) -> str:
-    """Return the URL of a running broker with a worker; start what is missing, and say so."""
+    """Return the URL of a running broker with a worker; start what is missing, and say so.
+
+    Where the broker is a service, for a fleet, its machine works only if somebody said so.
+    """
     facts = running_broker(config)
-    if facts is None or worker_pid(config) is None:
+    if facts is None or (worker_pid(config) is None and _works(config)):
         with locked(config.home / "broker" / "up.lock"):
             facts = _start_missing(config, say)
     return facts.url
+
+
+def _works(config: Config) -> bool:
+    """Tell whether this machine is to have a worker though nobody started one."""
+    return installed(config, Role.BROKER) is None or installed(config, Role.WORKER) is not None
 
 
 def _start_missing(config: Config, say: Callable[[str], None]) -> BrokerFacts:
@@ -102,7 +128,7 @@ def _start_missing(config: Config, say: Callable[[str], None]) -> BrokerFacts:
         facts = start_broker(config)
         started.append("a private broker")
         start_files(config, wait=False)
-    if worker_pid(config) is None:
+    if worker_pid(config) is None and _works(config):
         launch_worker(config)
         started.append("a worker")
     if started:

@@ -1,25 +1,25 @@
 """The private broker: a Redis server in `<home>/broker`, which its owner alone can read.
 
-There are `redis.conf`, `password`, `redis.log`, the append-only file, `ballast`, `broker.json`
-(port, address, version, pid, ...) and two locks. `start.lock` is held while somebody starts or
-stops. `alive` is locked by the server itself: it inherits the descriptor, so the lock ends with
-the process and no stale pid can mislead.
+There are `redis.conf`, the users with their secrets (see `userfile`), `redis.log`, the append-only
+file, `ballast`, `broker.json` (port, address, version, pid, ...), the certificates of one over TLS,
+and two locks. `start.lock` is held while somebody starts or stops. `alive` is locked by the server
+itself: it inherits the descriptor, so the lock ends with the process and no stale pid can mislead.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import secrets
 import signal
 import subprocess
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
 from relayq import clock
 from relayq.config import Config
-from relayq.embedded import ballast
+from relayq.embedded import ballast, userfile
 from relayq.embedded.processes import (
     detach,
     end_of,
@@ -30,10 +30,21 @@ from relayq.embedded.processes import (
     wait_for,
     write,
 )
-from relayq.embedded.server import dotted, find_redis_server, parsed, version_of
-from relayq.embedded.settings import FSYNC, Settings
-from relayq.embedded.sockets import addresses, ask, check_free, check_listen, free_port
+from relayq.embedded.server import dotted, find_redis_server, parsed, supervision, version_of
+from relayq.embedded.settings import FSYNC, Encryption, Settings
+from relayq.embedded.sockets import (
+    Answer,
+    addresses,
+    ask,
+    check_free,
+    check_listen,
+    free_port,
+    is_everywhere,
+)
+from relayq.embedded.userfile import LOCAL
 from relayq.errors import RelayqError
+from relayq.model.access import ADMIN
+from relayq.tls import query as tls_query
 
 _START_LIMIT = 20.0  # without any answer
 _LOAD_LIMIT = 300.0  # while the server says that it reads its data
@@ -66,6 +77,8 @@ class _Remembered:
     ballast: int = ballast.SIZE
     is_wanted: bool = True
     is_managed: bool = False
+    tls: bool = False
+    tls_names: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +86,15 @@ class Wishes:
     """What a start asks for; None is what it was before, at first the default.
 
     `ballast` is the size in bytes of the file that is given up when the disk is full, 0 for none.
+    `tls_names` are further names by which others call this machine.
     """
 
     listen: str | None = None
     port: int | None = None
     fsync: str | None = None
     ballast: int | None = None
+    tls: bool | None = None
+    tls_names: Sequence[str] | None = None
 
 
 _NO_WISHES = Wishes()
@@ -91,16 +107,17 @@ def start_broker(
     port: int | None = None,
     fsync: str | None = None,
     ballast: int | None = None,
+    tls: bool | None = None,
+    tls_names: Sequence[str] | None = None,
 ) -> BrokerFacts:
     """Start the broker unless it runs, and return its facts once it answers.
 
     What was asked for is remembered, so later starts need not say it. Any number of processes may
     call this at once.
     """
-    wishes = Wishes(listen, port, fsync, ballast)
-    if listen is not None:
-        check_listen(listen)
+    wishes = Wishes(listen, port, fsync, ballast, tls, tls_names)
     folder = broker_folder(config)
+    _check_place(_recall(folder), wishes)
     facts = running_broker(config)
     if facts is None:
         with locked(folder / "start.lock"):
@@ -109,7 +126,23 @@ def start_broker(
     return facts
 
 
-_SHOWN = {"port": "port", "listen": "address", "fsync": "fsync", "ballast": "ballast"}
+def _check_place(before: _Remembered | None, wishes: Wishes) -> None:
+    """Refuse to listen where this broker mustn't."""
+    if before is None:
+        before = _Remembered(port=0, listen="127.0.0.1", version="", pid=0)
+    is_encrypted = before.tls if wishes.tls is None else wishes.tls
+    listen = before.listen if wishes.listen is None else wishes.listen
+    check_listen(listen, is_encrypted=is_encrypted)
+
+
+_SHOWN = {
+    "port": "port",
+    "listen": "address",
+    "fsync": "fsync",
+    "ballast": "ballast",
+    "tls": "TLS",
+    "tls_names": "names",
+}
 
 
 def _check_wishes(has: _Remembered | None, wishes: Wishes) -> None:
@@ -117,32 +150,44 @@ def _check_wishes(has: _Remembered | None, wishes: Wishes) -> None:
     for name, what in _SHOWN.items():
         asked, is_so = getattr(wishes, name), getattr(has, name, None)
         if asked is not None and asked != is_so:
+            so, other = _said(is_so), _said(asked)
             raise RelayqError(
-                f"the private broker runs already, with {what} {is_so} and not {asked}",
+                f"the private broker runs already, with {what} {so} and not {other}",
                 hint="relayq down, then relayq up again",
             )
 
 
-def become_broker(config: Config, wishes: Wishes) -> NoReturn:
-    """Turn this process into the broker, for a service manager that watches it."""
-    if wishes.listen is not None:
-        check_listen(wishes.listen)
+def _said(value: object) -> object:
+    if isinstance(value, list):
+        return ", ".join(value) or "none"
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+
+
+def become_broker(config: Config, wishes: Wishes, *, takes_over: bool = False) -> NoReturn:
+    """Turn this process into the broker, for a service manager that watches it.
+
+    It may take over from one that runs in the background.
+    """
     folder = broker_folder(config)
-    if (running := running_broker(config)) is not None:
+    _check_place(_recall(folder), wishes)
+    if takes_over:
+        stop_broker(config)
+    elif (running := running_broker(config)) is not None:
         raise RelayqError(
             f"the private broker runs already (pid {running.pid})", hint="relayq broker stop"
         )
     with locked(folder / "start.lock"):
         before = _recall(folder)
         server, broker = _wanted(folder, before, wishes)
+        supervised, told = supervision(server)
         with (folder / "alive").open("ab") as alive:
-            _prepare(folder, broker, alive.fileno())
+            _prepare(folder, server, broker, alive.fileno())
             # exec keeps the pid and this descriptor, whose lock says that the broker is alive.
             _remember(folder, replace(broker, pid=os.getpid(), is_managed=True))
             os.set_inheritable(alive.fileno(), True)
             os.chdir(folder)
             argv = [str(server), str(folder / "redis.conf")]
-            os.execve(server, argv, _environment())
+            os.execve(server, [*argv, *supervised], {**_environment(), **told})
 
 
 def keep_broker(config: Config) -> str | None:
@@ -194,9 +239,21 @@ def is_dead(config: Config) -> bool:
 
 def broker_url(config: Config) -> str | None:
     """Return the URL of this home's broker, running or not; None before its first start."""
-    folder = broker_folder(config)
-    remembered, password = _recall(folder), _password(folder)
-    return _url(remembered.port, password) if remembered and password else None
+    return url_of(broker_folder(config), LOCAL)
+
+
+def url_of(folder: Path, name: str) -> str | None:
+    """Return the URL for `local` or `admin`, None before the broker's first start."""
+    remembered, secret = _recall(folder), userfile.secret_of(folder, name)
+    return _url(folder, remembered, name, secret) if remembered and secret else None
+
+
+def answered_url(folder: Path) -> str | None:
+    """Return the URL for `admin` once a broker that is alive answers, None if there is none."""
+    broker = _recall(folder)
+    if broker is None or _answered(folder, broker) is None:
+        return None
+    return url_of(folder, ADMIN)
 
 
 def broker_address(config: Config) -> str:
@@ -206,7 +263,7 @@ def broker_address(config: Config) -> str:
     """
     if not config.broker.is_configured:
         broker = _recall(broker_folder(config))
-        return broker.listen if broker is not None else "127.0.0.1"
+        return broker.listen if broker and not is_everywhere(broker.listen) else "127.0.0.1"
     try:
         check_listen(config.broker.host)
         check_free(config.broker.host, 0)
@@ -218,13 +275,13 @@ def broker_address(config: Config) -> str:
 def running_broker(config: Config) -> BrokerFacts | None:
     """Return the broker's facts if it answers now and is the one that was started here."""
     folder = broker_folder(config)
-    remembered, password = _recall(folder), _password(folder)
-    if not remembered or not password or not is_held(folder / "alive"):
+    remembered, url = _recall(folder), url_of(folder, LOCAL)
+    if not remembered or not url or not is_held(folder / "alive"):
         return None
-    pid = ask(remembered.port, password).ready_pid
+    pid = _ask(folder, remembered, LOCAL).ready_pid
     if pid is None or pid != remembered.pid:
         return None
-    return BrokerFacts(_url(remembered.port, password), remembered.port, pid, remembered.version)
+    return BrokerFacts(url, remembered.port, pid, remembered.version)
 
 
 def stop_broker(config: Config) -> bool:
@@ -243,7 +300,7 @@ def stop_broker(config: Config) -> bool:
             raise RelayqError(f"{folder} has lost broker.json: end the broker by hand")
         deadline = clock.boottime() + _STOP_LIMIT
         while is_held(alive) and clock.boottime() < deadline:
-            ask(remembered.port, _password(folder) or "", "SHUTDOWN")
+            _ask(folder, remembered, ADMIN, "SHUTDOWN")
             wait_for(lambda: not is_held(alive), 0.5)
         # Nothing that was answered is lost: the server syncs before it answers.
         if is_held(alive) and _looks_like_server(remembered):
@@ -274,14 +331,14 @@ def start_locked(folder: Path, wishes: Wishes = _NO_WISHES) -> BrokerFacts:
     if pid is None:
         raise RelayqError(f"the private broker didn't start\n{end_of(log, begin)}")
     _remember(folder, replace(broker, pid=pid, is_wanted=True))
-    return BrokerFacts(_url(broker.port, _password(folder) or ""), broker.port, pid, broker.version)
+    return BrokerFacts(url_of(folder, LOCAL) or "", broker.port, pid, broker.version)
 
 
 def _launch(folder: Path, before: _Remembered | None, wishes: Wishes) -> _Remembered:
     """Start a server process, which may end at once; return what to remember when it answers."""
     server, broker = _wanted(folder, before, wishes)
     with (folder / "alive").open("ab") as alive:
-        _prepare(folder, broker, alive.fileno())
+        _prepare(folder, server, broker, alive.fileno())
         # The version counts once the server touched the data; the rest must outlive a crash here.
         _remember(folder, replace(broker, version=before.version) if before else broker)
         argv = [str(server), str(folder / "redis.conf")]
@@ -306,10 +363,12 @@ def _wanted(folder: Path, before: _Remembered | None, wishes: Wishes) -> tuple[P
         is_managed=False,
         fsync=broker.fsync if wishes.fsync is None else wishes.fsync,
         ballast=broker.ballast if wishes.ballast is None else wishes.ballast,
+        tls=broker.tls if wishes.tls is None else wishes.tls,
+        tls_names=broker.tls_names if wishes.tls_names is None else wishes.tls_names,
     )
 
 
-def _prepare(folder: Path, broker: _Remembered, alive: int) -> None:
+def _prepare(folder: Path, server: Path, broker: _Remembered, alive: int) -> None:
     """Take the server's lock, and make its files; raise where it couldn't start."""
     if not wait_for(lambda: takes(alive), 2.0):
         raise RelayqError(f"a broker of {folder} runs, and broker.json doesn't know it")
@@ -325,11 +384,20 @@ def _prepare(folder: Path, broker: _Remembered, alive: int) -> None:
         folder=folder,
         addresses=tuple(addresses(broker.listen)),
         port=broker.port,
-        password=_made_password(folder),
+        users=userfile.make(folder),
         fsync=broker.fsync,
         version=parsed(broker.version),
+        encryption=_encryption(folder, server, broker) if broker.tls else None,
     )
     write(folder / "redis.conf", settings.text())
+
+
+def _encryption(folder: Path, server: Path, broker: _Remembered) -> Encryption:
+    # Most brokers need neither: a mesh encrypts.
+    from relayq.embedded.encryption import check_server, encryption
+
+    check_server(server)
+    return encryption(folder, broker.listen, broker.tls_names)
 
 
 def _environment() -> dict[str, str]:
@@ -352,11 +420,10 @@ def _suitable_server(folder: Path, before: _Remembered | None) -> tuple[Path, tu
 
 def _answered(folder: Path, broker: _Remembered) -> int | None:
     """Return the server's pid once it answers, or None if it isn't alive any more."""
-    password = _password(folder) or ""
     end = clock.boottime() + _LOAD_LIMIT
     patience = clock.boottime() + _START_LIMIT
     while is_held(folder / "alive"):
-        answer = ask(broker.port, password)
+        answer = _ask(folder, broker, LOCAL)
         if answer.ready_pid is not None:
             return answer.ready_pid
         if answer.is_loading:
@@ -370,13 +437,9 @@ def _answered(folder: Path, broker: _Remembered) -> int | None:
     return None
 
 
-def _made_password(folder: Path) -> str:
-    """Return the broker's password; made at its first start."""
-    password = _password(folder)
-    if password is None:
-        password = secrets.token_hex(32)
-        write(folder / "password", f"{password}\n".encode())
-    return password
+def _ask(folder: Path, broker: _Remembered, name: str, command: str = "PING") -> Answer:
+    secret = userfile.secret_of(folder, name) or ""
+    return ask(broker.port, name, secret, command, ca=_authority(folder) if broker.tls else None)
 
 
 def broker_folder(config: Config) -> Path:
@@ -384,12 +447,20 @@ def broker_folder(config: Config) -> Path:
     return config.home / "broker"
 
 
-def _url(port: int, password: str) -> str:
-    return f"redis://:{password}@127.0.0.1:{port}/0"
+def _url(folder: Path, broker: _Remembered, name: str, secret: str) -> str:
+    scheme, query = ("rediss", tls_query(_authority(folder))) if broker.tls else ("redis", "")
+    return f"{scheme}://{name}:{secret}@127.0.0.1:{broker.port}/0{query}"
 
 
-def _password(folder: Path) -> str | None:
-    return (_text(folder / "password") or "").strip() or None
+def _authority(folder: Path) -> Path:
+    return folder / "ca.crt"
+
+
+def broker_authority(config: Config) -> Path | None:
+    """Return the certificate of who signs the private broker's; None where it isn't over TLS."""
+    folder = broker_folder(config)
+    broker = _recall(folder)
+    return _authority(folder) if broker is not None and broker.tls else None
 
 
 def _recall(folder: Path) -> _Remembered | None:

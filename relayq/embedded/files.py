@@ -16,11 +16,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from relayq.config import Config
+from relayq.embedded import managed
 from relayq.embedded.broker import broker_address
 from relayq.embedded.processes import detach, end_of, is_gone, is_held, locked, wait_for, write
 from relayq.embedded.sockets import addresses, free_port
 from relayq.embedded.worker import own_environment
 from relayq.errors import RelayqError
+from relayq.model.units import Role
 
 _START_LIMIT = 20.0
 _STOP_LIMIT = 10.0
@@ -91,6 +93,9 @@ def start_files(config: Config, *, wait: bool = True) -> int | None:
         return None
     if (running := files_pid(config)) is not None:
         return running
+    if (service := managed.installed(config, Role.SERVE)) is not None:
+        managed.start(service)
+        return files_pid(config)
     with locked(files_folder(config) / "start.lock"):
         return files_pid(config) or _launch(config, wait=wait)
 
@@ -98,6 +103,8 @@ def start_files(config: Config, *, wait: bool = True) -> int | None:
 def keep_files(config: Config) -> str | None:
     """Start a file service again that died, and say so; one that was stopped stays so."""
     if not config.serve.start or not are_files_wanted(config) or files_pid(config) is not None:
+        return None
+    if managed.installed(config, Role.SERVE) is not None:
         return None
     start_files(config, wait=False)
     return "the file service had died: started it again"
@@ -125,6 +132,15 @@ def _launch(config: Config, *, wait: bool) -> int | None:
 
 def stop_files(config: Config) -> bool:
     """Stop the file service; what is being sent goes on when it is back. False without one."""
+    service = managed.installed(config, Role.SERVE)
+    was_up = service is not None and managed.state(service).is_up
+    if service is not None and was_up:
+        managed.stop(service)
+    return end_files(config) or was_up
+
+
+def end_files(config: Config) -> bool:
+    """Stop the file service that runs in the background; False without one."""
     pid = files_pid(config)
     if (files_folder(config) / "serve.json").exists():
         remember_files(config, is_wanted=False)

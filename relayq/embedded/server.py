@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from relayq.errors import RelayqError
+from relayq.notify import Supervisor
 
 OLDEST = (6, 2)
 USUAL_PLACES = (Path("/usr/bin"), Path("/usr/local/bin"), Path("/opt/homebrew/bin"))
@@ -54,6 +55,28 @@ def version_of(server: Path) -> tuple[int, ...]:
         return ()
     match = re.search(r"\bv=(\d+(?:\.\d+)+)", done.stdout)
     return parsed(match[1]) if match else ()
+
+
+def tells_systemd(server: Path) -> bool:
+    """Tell whether the server was built to say when it is ready; the wheel's wasn't."""
+    try:
+        return b"libsystemd" in server.read_bytes()
+    except OSError:
+        return False
+
+
+def supervision(server: Path) -> tuple[list[str], dict[str, str]]:
+    """Return the options and variables by which a server tells systemd that it is ready.
+
+    For one that can't, it is said here: better early than never.
+    """
+    supervisor = Supervisor()
+    if not supervisor.hears:
+        return [], {}
+    if tells_systemd(server):
+        return ["--supervised", "systemd"], {"NOTIFY_SOCKET": supervisor.address}
+    supervisor.ready("Redis is starting")
+    return [], {}
 
 
 def parsed(version: str) -> tuple[int, ...]:

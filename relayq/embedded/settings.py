@@ -12,9 +12,9 @@ FSYNC = ("always", "everysec")
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 _CONFIGURATION = """\
-# Written by relayq at each start.
+# Written by relayq; for its own broker at each start.
 bind {addresses}
-port {port}
+{ports}
 protected-mode yes
 daemonize no
 supervised no
@@ -52,12 +52,10 @@ client-output-buffer-limit normal 256mb 128mb 60
 lua-time-limit 5000
 latency-monitor-threshold 100
 
-# Nothing of relayq needs these, and each of them costs the data or gives away the machine.
-user default on >{password} ~* &* +@all {forbidden}
+# Who may do what: written as this file is.
+aclfile {users}
+acllog-max-len 128
 """
-_FORBIDDEN = (
-    "flushall flushdb swapdb keys debug module migrate restore replicaof slaveof failover"
-).split()
 _SINCE_7 = """\
 enable-protected-configs no
 enable-debug-command no
@@ -66,32 +64,58 @@ enable-module-command no
 
 
 @dataclass(frozen=True, slots=True)
+class Encryption:
+    """The files with which a broker is spoken to over TLS only; clients need no certificate."""
+
+    certificate: Path
+    key: Path
+    ca: Path
+
+    def lines(self, port: int) -> str:
+        """Return what is written instead of the plain port."""
+        return f"""\
+port 0
+tls-port {port}
+tls-cert-file {quoted(self.certificate)}
+tls-key-file {quoted(self.key)}
+tls-ca-cert-file {quoted(self.ca)}
+tls-auth-clients no
+tls-replication yes
+tls-protocols "TLSv1.2 TLSv1.3\""""
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
-    """What differs from one private broker to another."""
+    """What differs from one private broker to another; `further` are lines of its own.
+
+    `memory` is what Redis may use, in bytes; 0 for half of what this machine has.
+    """
 
     folder: Path
     addresses: tuple[str, ...]
     port: int
-    password: str
+    users: Path
     fsync: str
     version: tuple[int, ...]
+    encryption: Encryption | None = None
+    memory: int = 0
+    further: str = ""
 
     def text(self) -> bytes:
         """Return the file; paths may be no text in any encoding."""
         is_7 = self.version >= (7,)
         lines = _CONFIGURATION.format(
             addresses=" ".join(self.addresses),
-            port=self.port,
-            password=self.password,
-            folder=_quoted(self.folder),
-            pidfile=_quoted(self.folder / "redis.pid"),
-            logfile=_quoted(self.folder / "redis.log"),
+            ports=self.encryption.lines(self.port) if self.encryption else f"port {self.port}",
+            users=quoted(self.users),
+            folder=quoted(self.folder),
+            pidfile=quoted(self.folder / "redis.pid"),
+            logfile=quoted(self.folder / "redis.log"),
             fsync=self.fsync,
-            maxmemory=f"maxmemory {memory_limit()}" if memory_limit() else "",
+            maxmemory=f"maxmemory {memory}" if (memory := self.memory or memory_limit()) else "",
             listpack="hash-max-listpack-value" if is_7 else "hash-max-ziplist-value",
-            forbidden=" ".join(f"-{command}" for command in _FORBIDDEN),
         )
-        return os.fsencode(lines + (_SINCE_7 if is_7 else ""))
+        return os.fsencode(lines + (_SINCE_7 if is_7 else "") + self.further)
 
 
 def memory_limit() -> int:
@@ -107,6 +131,7 @@ def memory_limit() -> int:
     return min(limits, default=0) // 2
 
 
-def _quoted(path: Path) -> str:
+def quoted(path: Path) -> str:
+    """Return a path as redis.conf has it."""
     escaped = str(path).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     return f'"{escaped}"'

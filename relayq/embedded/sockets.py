@@ -5,10 +5,12 @@ Importing redis would cost 80 ms of a command that only asks whether the broker 
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
 import socket
 from contextlib import suppress
+from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from relayq.errors import RelayqError
@@ -18,30 +20,44 @@ from relayq.errors import RelayqError
 PORTS = range(21_000, 31_000)
 
 
-def check_listen(address: str) -> None:
-    """Refuse what is no address, and what stands for all of them."""
+#: All networks that a machine is in.
+_EVERYWHERE = ("0.0.0.0", "::")
+
+
+def is_everywhere(address: str) -> bool:
+    """Tell whether an address stands for all networks that this machine is in."""
     from ipaddress import ip_address
 
     try:
         parsed = ip_address(address)
-        everywhere = (getattr(parsed, "ipv4_mapped", None) or parsed).is_unspecified
     except ValueError:
-        everywhere = address in ("*", "0", "")
-        if not everywhere:
-            raise RelayqError(
-                f"can't listen on {address!r}: it is no IP address",
-                hint="give this machine's address in your private network",
-            ) from None
-    if everywhere:
+        return address in ("*", "0", "")
+    return (getattr(parsed, "ipv4_mapped", None) or parsed).is_unspecified
+
+
+def check_listen(address: str, *, is_encrypted: bool = False) -> None:
+    """Refuse what is no address, and what stands for all of them unless it is encrypted."""
+    from ipaddress import ip_address
+
+    if is_everywhere(address) and not (is_encrypted and address in _EVERYWHERE):
         raise RelayqError(
             f"won't listen on {address!r}: that is every network this machine is in",
-            hint="give this machine's address in your private network",
+            hint="give this machine's address in your private network"
+            + (f"; all are {' and '.join(_EVERYWHERE)}" if is_encrypted else ""),
         )
+    try:
+        ip_address(address)
+    except ValueError:
+        raise RelayqError(
+            f"can't listen on {address!r}: it is no IP address",
+            hint="give this machine's address in your private network",
+        ) from None
 
 
 def addresses(listen: str) -> list[str]:
     """Return the addresses to listen on: this machine itself, and the asked one."""
-    return list(dict.fromkeys(["127.0.0.1", listen]))
+    # The one for all IPv4 networks has 127.0.0.1 among them, and Redis takes nothing twice.
+    return list(dict.fromkeys(([] if listen == "0.0.0.0" else ["127.0.0.1"]) + [listen]))
 
 
 def check_free(address: str, port: int) -> None:
@@ -76,11 +92,16 @@ class Answer(NamedTuple):
     is_loading: bool = False
 
 
-def ask(port: int, password: str, command: str = "PING") -> Answer:
-    """Send a command with the password; a server that isn't ours gives an empty answer."""
-    request = f"AUTH {password}\r\n{command}\r\nINFO server\r\n".encode()
+def ask(
+    port: int, user: str, secret: str, command: str = "PING", *, ca: Path | None = None
+) -> Answer:
+    """Send a command as a user; a server that isn't ours gives an empty answer.
+
+    With `ca` it is asked over TLS, and must have a certificate of that authority.
+    """
+    request = f"AUTH {user} {secret}\r\n{command}\r\nINFO server\r\n".encode()
     try:
-        with socket.create_connection(("127.0.0.1", port), timeout=2.0) as connection:
+        with _connected(port, ca) as connection:
             connection.sendall(request)
             with connection.makefile("rb") as replies:
                 authorised, said, facts = (_reply(replies) for _ in range(3))
@@ -92,6 +113,20 @@ def ask(port: int, password: str, command: str = "PING") -> Answer:
         return Answer(is_loading=True)
     match = re.search(rb"^process_id:(\d+)", facts, re.MULTILINE)
     return Answer(ready_pid=int(match[1]) if match else None)
+
+
+def _connected(port: int, ca: Path | None) -> socket.socket:
+    plain = socket.create_connection(("127.0.0.1", port), timeout=2.0)
+    if ca is None:
+        return plain
+    import ssl
+
+    try:
+        context = ssl.create_default_context(cafile=os.fspath(ca))
+        return context.wrap_socket(plain, server_hostname="127.0.0.1")
+    except BaseException:
+        plain.close()
+        raise
 
 
 def _reply(replies: BinaryIO) -> bytes:

@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,7 @@ def find(spool: Path, id: str, attempt: int | None = None) -> Path | None:
     """Return the directory of a job's attempt, or of its last one that is here."""
     found = [
         (token.attempt, path)
-        for path in spool.glob(f"{id}.*")
+        for path in spool.glob(f"{escape(id.replace(os.sep, ''))}.*")
         if (token := token_of(path)) is not None and attempt in (None, token.attempt)
     ]
     return max(found)[1] if found else None

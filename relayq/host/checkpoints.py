@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from relayq import clock
-from relayq.errors import BrokerFull, BrokerUnavailable, RelayqError
+from relayq.errors import BadSignature, BrokerFull, BrokerUnavailable, RelayqError
 
 if TYPE_CHECKING:
     from relayq.host.delivery import Attempt
+    from relayq.signing import Signer
     from relayq.store import Store
 
 log = logging.getLogger(__name__)
@@ -79,8 +80,9 @@ class _Known:
 class Checkpoints:
     """Brings what this host's attempts leave for those after them."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, signer: Signer) -> None:
         self._store = store
+        self._signer = signer
         self._known: WeakKeyDictionary[Attempt, _Known] = WeakKeyDictionary()
 
     def look(self, attempt: Attempt) -> None:
@@ -108,7 +110,7 @@ class Checkpoints:
             return  # it is being written, or can't be read
         if len(content) <= LARGEST:
             try:
-                self._store.checkpoints.keep(attempt.token, _masked(attempt, content))
+                self._store.checkpoints.keep(attempt.token, self._signed(attempt, content))
             except BrokerFull as error:
                 _say(attempt, f"isn't kept: {error}")
                 known.due_at = clock.boottime() + _REST
@@ -117,11 +119,32 @@ class Checkpoints:
             _say(attempt, f"isn't kept: it has more than {LARGEST >> 10} KiB")
         known.version = version
 
+    def _signed(self, attempt: Attempt, content: bytes) -> bytes:
+        """Return what is kept: a program may well run what its checkpoint says."""
+        masked = _masked(attempt, content)
+        return self._signer.sign_note(_name(attempt.token.id), masked) if masked else b""
+
+    def left(self, id: str) -> bytes | None:
+        """Return what the attempts of a job left, None for nothing that a worker has signed."""
+        signed = self._store.checkpoints.of(id)
+        if signed is None:
+            return None
+        try:
+            content = self._signer.check_note(signed, name=_name(id))
+        except BadSignature as error:
+            log.warning("the checkpoint of %s is refused: %s", id, error.message)
+            return None
+        return content if len(content) <= LARGEST else None
+
     def _of(self, attempt: Attempt) -> _Known:
         known = self._known.get(attempt)
         if known is None:
             known = self._known[attempt] = _Known()
         return known
+
+
+def _name(id: str) -> str:
+    return f"checkpoint {id}"
 
 
 def _say(attempt: Attempt, said: str) -> None:

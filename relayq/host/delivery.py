@@ -27,7 +27,7 @@ from relayq.host.returned import Returned
 from relayq.host.stages import AWAY
 from relayq.kinds import Ended, Verdict, find
 from relayq.model.accounts import AccountPause, Usage
-from relayq.model.jobs import JobState, Outcome, Reason, Spec, Token
+from relayq.model.jobs import FINAL, JobState, Outcome, Reason, Spec, Token
 from relayq.model.placement import is_fit_elsewhere, queue_of
 from relayq.model.retries import RetryPolicy, decide, delay_after_fault
 from relayq.model.sessions import Session
@@ -49,6 +49,7 @@ _NAMED = {"memory": "memory", "processes": "process"}
 #: How often the head of an output is brought to the broker.
 _HEAD_EVERY = 1.0
 _UNKNOWN_KEY_DELAY = 60.0
+_ENDS = FINAL | {JobState.NEEDS_HUMAN}
 _OF_A_LOGIN = ("_KEY", "_TOKEN", "_URL", "_HOME", "_DIR")
 #: What a run can only come to with an account that is logged in.
 _LOGGED_IN = frozenset(
@@ -71,7 +72,8 @@ class Attempt:
     """An attempt that this worker answers for until its outcome is delivered.
 
     `phase` is "claimed" until its process may start; `is_stale` once its lease moved on; `pause`
-    says why its processes stand still, and is empty while they run. Files of a job that `has_files`
+    says why its processes stand still, and is empty while they run. At `good_until` its spec is too
+    old to start, 0 where this worker adopted it. Files of a job that `has_files`
     travel with it. `waited_at` is when its job last waited for jobs of its own, on the boot clock.
     """
 
@@ -86,6 +88,9 @@ class Attempt:
     pause: str = ""
     is_adopted: bool = False
     waited_at: float = -math.inf
+    good_until: float = 0.0
+    about: dict[str, str] = field(default_factory=dict)
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     log_sent: int = 0
     log_at: float = field(default_factory=clock.boottime)
     settled: threading.Event = field(default_factory=threading.Event)
@@ -220,6 +225,8 @@ class Delivery:
         self.on_retry: Callable[[float], None] = lambda delay: None
         #: Called with an attempt that ended, until it succeeds, before its outcome goes.
         self.before_end: Callable[[Attempt], None] = lambda attempt: None
+        #: Told of an attempt after which no other comes by itself, when the broker knows.
+        self.on_end: Callable[[Attempt, Outcome], None] = lambda attempt, outcome: None
         #: Told of an account why it isn't logged in here, or None: it is.
         self.on_login: Callable[[str, str | None], None] = lambda account, refusal: None
         self._waiting: list[tuple[Attempt, Verdict, ExitRecord | None]] = []
@@ -284,6 +291,8 @@ class Delivery:
             further=self._further(attempt, verdict, moves),
         )
         log.info("%s is %s", token.id, word, extra={"job": token.id, "attempt": token.attempt})
+        if word in _ENDS or (word == "already" and verdict.state in _ENDS):
+            self.on_end(attempt, outcome)
         if word == "stale":
             self.lose(token)
         elif word == JobState.SCHEDULED and again.delay is not None:
@@ -377,7 +386,9 @@ class Delivery:
         return not spec.with_job and is_fit_elsewhere(wanted, hosts, but=self._host)
 
     def _further(self, attempt: Attempt, verdict: Verdict, moves: bool) -> Further:
-        """Return what else the broker is told of an agent's end; nothing of a command's."""
+        """Return what else the broker is told of an agent's end; little of a command's."""
+        if verdict.queue:
+            return Further(queue=verdict.queue)
         if not verdict.question and verdict.usage is None:
             return _NOTHING
         account = attempt.note.account

@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,8 @@ class Desk:
     def __init__(self, store: Store, signer: Signer) -> None:
         self._store = store
         self._signer = signer
+        #: Raises BadSignature for a reply of somebody who has no say here.
+        self.may_hear: Callable[[Attempt, bytes], None] = lambda attempt, signed: None
         #: What the broker knows to be asked.
         self._asked: dict[Token, str] = {}
         self._seen: dict[Token, int] = {}
@@ -131,6 +133,7 @@ class Desk:
             reply = self._signer.check_reply(
                 signed, id=token.id, attempt=token.attempt, question=question.id
             )
+            self.may_hear(attempt, signed)
         except BadSignature as error:
             log.warning("no answer for %s: %s", token.id, error, extra={"job": token.id})
             return

@@ -18,7 +18,9 @@ from relayq.agentsections import PRIVATE
 from relayq.config import Config
 from relayq.dispatch import Dispatcher
 from relayq.errors import NoSuchJob, RelayqError
+from relayq.feeding import InputPiece, signed_piece
 from relayq.host.delivery import Attempt
+from relayq.identity import load_identity
 from relayq.model.grants import granted, narrowed
 from relayq.model.jobs import JobRecord, Spec, priority_number
 from relayq.model.kin import Kin
@@ -26,9 +28,9 @@ from relayq.model.placement import constrain
 from relayq.model.secrets import check_secrets, need_of
 from relayq.model.selectors import check_group, check_labels, check_meta, check_name, check_text
 from relayq.parsing import is_host_name
+from relayq.privileges import as_owner
 from relayq.signing import Signer
 from relayq.store import Store
-from relayq.store.inputs import InputPiece
 from relayq.store.jobs import BATCH
 
 #: Less than the store's own patience for an answer, and than what a job waits for ours.
@@ -38,7 +40,17 @@ _BLOCKING = frozenset({"jobs.wait", "logs.receive"})
 #: Of up to 64 KiB each.
 _PIECES = 16
 #: What would have it read outcomes, or end jobs, that aren't its own.
-_NOT_INSIDE = ("halts", "flow", "step", "uses", "is_template", "condition", "fans", "takes")
+_NOT_INSIDE = (
+    "halts",
+    "flow",
+    "step",
+    "uses",
+    "is_template",
+    "condition",
+    "fans",
+    "takes",
+    "item_of",
+)
 _REPLY = re.compile(r"[0-9a-f]{16}")
 #: An agent can do nothing with less than a cent.
 _LEAST_BUDGET = 0.01
@@ -102,7 +114,10 @@ class Errands:
             mine = known[0].spec is not None and known[0].spec.ancestors == spec.ancestors
             return known[0].state.value if mine else "clash"
         spec = replace(spec, payload=self._within_budget(parent, spec))
-        dispatcher = Dispatcher(self._store, self._signer)
+        with as_owner():
+            # Hosts that ask whose word it is take this host's, where they authorised it for that.
+            own = load_identity(self._config.home)
+        dispatcher = Dispatcher(self._store, self._signer.endorsing(own))
         specs, [*places] = dispatcher.locate(
             [spec],
             online_within=self._config.lease.length,
@@ -161,6 +176,7 @@ class Errands:
             submitter=f"{parent.id}@{self._host}",
             ancestors=(*parent.ancestors, parent.id),
             grant=parent.grant,
+            signed_at=int(clock.now()),
             timeout=self._config.defaults.timeout if asked.timeout is None else asked.timeout,
         )
 
@@ -245,8 +261,8 @@ class _Errand:
     def jobs_recent(self, limit: int) -> list[JobRecord]:
         return self._family()[:limit]
 
-    def jobs_family(self, root: str) -> list[str]:
-        return [one.id for one in self._family()] if root == self._own.root else []
+    def jobs_family(self, *roots: str) -> list[str]:
+        return [one.id for one in self._family()] if self._own.root in roots else []
 
     def jobs_wait(self, ids: Sequence[str], *, patience: float) -> dict[str, bytes | None]:
         ids = [self._seen(id) for id in ids]
@@ -263,6 +279,9 @@ class _Errand:
 
     def jobs_cancel(self, id: str) -> tuple[str, str | None]:
         return self._store.jobs.cancel(self._seen(id, itself=False))
+
+    def jobs_cancel_all(self, ids: Sequence[str]) -> Sequence[tuple[str, str | None]]:
+        return self._store.jobs.cancel_all([self._seen(id, itself=False) for id in ids])
 
     def lookup_select(self, texts: Sequence[str]) -> list[str]:
         return self._kin.select([str(text) for text in texts], self._family())
@@ -300,7 +319,9 @@ class _Errand:
         return self._store.logs.ends([self._seen(id) for id in ids])
 
     def inputs_send(self, id: str, piece: InputPiece) -> int:
-        return self._store.inputs.send(self._seen(id, itself=False), piece)
+        # A job has no key; that it may do this was looked at here.
+        asked = self._seen(id, itself=False)
+        return self._store.inputs.send(asked, signed_piece(self._errands.signer, asked, piece))
 
     def inputs_taken(self, id: str) -> int:
         return self._store.inputs.taken(self._seen(id, itself=False))

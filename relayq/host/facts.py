@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import ipaddress
 import logging
 import os
 import socket
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,7 +25,10 @@ from relayq.host.engines import weights
 from relayq.host.logins import Logins
 from relayq.model import machines
 from relayq.model.hosts import capabilities_of
-from relayq.model.secrets import need_of
+from relayq.model.secrets import key_of, need_of
+from relayq.privileges import as_owner
+from relayq.sealedsecrets import Locker, mark_of, note_name
+from relayq.signing import Signer
 from relayq.store.leases import Registration
 
 log = logging.getLogger(__name__)
@@ -51,9 +56,11 @@ class Sheet:
     asks what is new, from a thread of its own; then `revision` grows and `on_change` is called.
     """
 
-    def __init__(self, config: Config, broker_url: str = "") -> None:
+    def __init__(self, config: Config, broker_url: str = "", signer: Signer | None = None) -> None:
         self._config = config
+        self._signer = signer
         self._broker_url = broker_url
+        probes.begin()
         self._memory = probes.Memory(str(config.home / "cache" / "probes.json"))
         self._asked_at = -_DAY
         self._seen: list[Any] = []
@@ -72,7 +79,7 @@ class Sheet:
 
     def look(self) -> None:
         """Ask the tools if they changed or a day has passed; cheap otherwise."""
-        with self._looking:
+        with self._looking, suppress(probes.GivenUp):
             self._look()
 
     def _look(self) -> None:
@@ -122,10 +129,21 @@ class Sheet:
     def _secrets(self) -> set[str]:
         """Return the names of this host's secrets, as capabilities."""
         try:
-            return {need_of(name) for name in secrets.read(str(self._config.home / secrets.FILE))}
+            with as_owner():
+                known = secrets.read(str(self._config.home / secrets.FILE))
+            return {need_of(name) for name in known}
         except ConfigError as error:
             log.warning("%s", error)
             return set()
+
+    def _sealing(self) -> bytes | None:
+        """Return the public key for secrets that only this host can open, None without one."""
+        try:
+            with as_owner():
+                return None if self._signer is None else Locker(self._config.home).public()
+        except (ConfigError, OSError) as error:
+            log.warning("%s", error)
+            return None
 
     def _models(self, keys: frozenset[str]) -> set[str]:
         """Return the models that can be asked from here: of one's own, or by a key."""
@@ -152,6 +170,12 @@ class Sheet:
         facts = {**machine, **found, "agents": agents, "models": self._weights()}
         weighs = self._config.origins.get("worker.weight", "default") != "default"
         seen = machines.capabilities_in(facts, kinds.names()) | self._models(keys) | self._secrets()
+        public, sealing = self._sealing(), None
+        if public is not None and self._signer is not None:
+            # Signed, or whoever writes to Redis could have secrets sealed for themselves.
+            seen |= {key_of(mark_of(public))}
+            encoded = base64.b64encode(public)
+            sealing = self._signer.sign_note(note_name(worker.name), encoded).decode()
         slots = {**machines.resources_in(facts["gpus"]), **worker.resources}
         return {
             **facts,
@@ -169,6 +193,7 @@ class Sheet:
             "unfit": dict(self._logins.refused()),
             "paths": sorted(worker.paths),
             "install": install_id(self._config.home),
+            "sealing": sealing,
         }
 
 

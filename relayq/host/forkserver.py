@@ -20,7 +20,7 @@ from time import monotonic
 from typing import NoReturn
 
 from relayq import clock
-from relayq.host import shim, tree
+from relayq.host import shim, spool, tree
 
 # A shim takes under a millisecond to report, unless the spool's disk hangs.
 _PATIENCE = 10.0
@@ -45,7 +45,7 @@ class _Shim:
         """Have it attend to an attempt and return what it says; empty when it has died."""
         self.idle_until = None
         with suppress(BrokenPipeError):
-            os.write(self._orders, request + b"\n")
+            spool.write_all(self._orders, request + b"\n")
             return self._line()
         return b""
 
@@ -124,7 +124,7 @@ class _ForkServer:
         return max(0, int((min(due) - monotonic()) * 1000) + 1) if due else None
 
     def _answer(self) -> bool:
-        """Read requests, one JSON string a line, and answer each; False: the worker is gone."""
+        """Read requests, a line of JSON each, and answer them; False: the worker is gone."""
         with suppress(ConnectionError):
             piece = os.read(self._channel, 65_536)
             *requests, self._asked = (self._asked + piece).split(b"\n")

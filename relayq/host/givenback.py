@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +22,6 @@ from relayq.signing import Signer
 from relayq.store import Store
 
 log = logging.getLogger(__name__)
-
-#: What a job below a batch may count up to: a batch's own items are no swarm.
-_MOST = 10_000
 
 
 class GivenBack:
@@ -68,10 +64,7 @@ class GivenBack:
         self._is_done = True
 
     def _submit(self, spec: Spec, numbers: list[int]) -> None:
-        grant = {**spec.grant, "most": _MOST, "at_once": _MOST}
-        above = (*spec.ancestors, spec.id)
-        apart = batches.taken_apart(spec, numbers)
-        singles = [replace(one, ancestors=above, grant=grant) for one in apart]
+        singles = batches.given_back(spec, numbers)
         Dispatcher(self._store, self._signer).submit(singles)
         log.info("%s gave %d items back", spec.id, len(singles), extra={"job": spec.id})
 

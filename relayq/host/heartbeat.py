@@ -23,6 +23,7 @@ from relayq.host.facts import Sheet, current_load
 from relayq.host.governor import Governor
 from relayq.host.process import Permit
 from relayq.host.runner import Runner
+from relayq.signing import Ring
 from relayq.store import Store
 from relayq.version import __version__
 
@@ -44,13 +45,13 @@ class Heartbeat:
         governor: Governor,
         sheet: Sheet,
         *,
-        key_id: str,
+        ring: Ring,
     ) -> None:
         self._runner = runner
         self._governor = governor
         self._store = store
         self._permit = permit
-        self._key_id = key_id
+        self._ring = ring
         self._lease = runner.config.lease
         self.sheet = sheet
         self._published = -1
@@ -87,6 +88,11 @@ class Heartbeat:
             self._wake.wait(wait if is_answered else min(_AGAIN, self._lease.extend / 8))
             self._wake.clear()
 
+    @property
+    def last(self) -> float:
+        """When its last beat was sent, or tried."""
+        return self._last
+
     def stop_waiting(self) -> None:
         """Wake the loop, to beat or to leave."""
         self._wake.set()
@@ -107,6 +113,7 @@ class Heartbeat:
                     {
                         **self._governor.shared(current_load(self._runner.config.home)),
                         "clock": round(clock.now(), 3),
+                        "audit": self._runner.trail.head,
                         "courtesy": self._governor.as_dict(),
                     }
                 ),
@@ -150,7 +157,7 @@ class Heartbeat:
         word, claimed = self._store.hosts.register(
             self._runner.who,
             lease=self._lease.length,
-            key_id=self._key_id,
+            key_id=self._ring.id,
             slots=self._runner.slots.total,
             version=__version__,
             facts=facts,
@@ -160,6 +167,10 @@ class Heartbeat:
                 f"another machine is already called {self._runner.who.host}",
                 hint="give this one another worker.name in config.yml",
             )
+        if word == "wrong_key" and self._ring.renew():
+            log.info("the fleet's key is %s now", self._ring.id)
+            self._register()
+            return
         if word == "wrong_key":
             raise BrokerUnavailable(
                 "this machine's fleet key isn't the broker's",
@@ -285,6 +296,8 @@ class Duties:
         match message:
             case {"op": "wake"}:
                 self._runner.wake(str(message.get("queue", "")))
+            case {"op": "beyond"}:
+                self._runner.pull_beyond()
             case {"op": "look"}:
                 # Forty programs may be asked; nothing else here has to wait for that.
                 self._start("look", self._heartbeat.sheet.look)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from typing import BinaryIO
 
-from relayq.errors import BrokerUnavailable
+from relayq.errors import BadSignature, BrokerUnavailable
+from relayq.feeding import InputPiece, check_piece
 from relayq.host.delivery import Attempt
 from relayq.host.feed import INPUT, INPUT_END
+from relayq.signing import Signer
 from relayq.store import Store
-from relayq.store.inputs import InputPiece
 
 log = logging.getLogger(__name__)
 
@@ -21,8 +23,11 @@ _AGAIN = 1.0
 class Inputs:
     """The inputs that are being taken, a thread each."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, signer: Signer) -> None:
         self._store = store
+        self._signer = signer
+        #: Raises BadSignature for what somebody typed who has no say here.
+        self.may_hear: Callable[[Attempt, bytes], None] = lambda attempt, signed: None
 
     def take(self, attempt: Attempt) -> None:
         """Take the input of an attempt until it ends, from where its file ends."""
@@ -39,6 +44,8 @@ class Inputs:
                     pieces = self._receive(attempt, since, file.tell())
                     for piece in pieces:
                         since = piece.entry
+                        if not self._is_genuine(attempt, piece):
+                            continue
                         self._write(attempt, file, piece)
                         if piece.is_end:
                             return
@@ -56,6 +63,15 @@ class Inputs:
         except BrokerUnavailable:
             attempt.has_ended(_AGAIN)
             return []
+
+    def _is_genuine(self, attempt: Attempt, piece: InputPiece) -> bool:
+        try:
+            check_piece(self._signer, attempt.token.id, piece)
+            self.may_hear(attempt, piece.signature)
+        except BadSignature as error:
+            log.warning("refused input for %s: %s", attempt.token.id, error.message)
+            return False
+        return True
 
     def _write(self, attempt: Attempt, file: BinaryIO, piece: InputPiece) -> None:
         position = file.tell()

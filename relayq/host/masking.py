@@ -11,8 +11,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from urllib.parse import quote, quote_plus
 
-from relayq.errors import RelayqError
-from relayq.host import secrets, spool
+from relayq.host import spool
 from relayq.host.spool import Facts
 from relayq.host.stages import Step
 from relayq.host.written import Output
@@ -131,13 +130,9 @@ def given(begin: Begin) -> Begin:
         asked = command.get("secrets")
         if not asked:
             return begin(command, output)
-        try:
-            known = secrets.read(asked["file"])
-        except RelayqError as error:
-            return _Refused(error.message)
-        if missing := [name for name in asked["names"] if name not in known]:
-            return _Refused(f"this host has no secret {', '.join(missing)} any more")
-        values = {name: known[name] for name in asked["names"]}
+        values = command.get("given") or {}
+        if missing := [name for name in asked["names"] if name not in values]:
+            return _Refused(f"it was not given its secrets: {', '.join(missing)}")
         env = {**command["env"], **values, NAMES: ",".join(values)}
         output.hider = Hider(values.values())
         return _Hidden(begin({**command, "env": env}, output), output)

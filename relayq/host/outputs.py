@@ -57,8 +57,7 @@ def masked(directory: Path, raw: bytes) -> bytes:
     asked = command.get("secrets")
     if not asked:
         return raw
-    from relayq.host import masking, secrets  # a job without secrets doesn't pay for it
+    from relayq.host import given, masking  # a job without secrets doesn't pay for it
 
-    known = secrets.read(asked["file"])
-    hider = masking.Hider(known[name] for name in asked["names"] if name in known)
+    hider = masking.Hider(given.known(asked).values())
     return hider.feed(1, raw) + hider.rest(1)

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from relayq.agentsections import refusal
 from relayq.config import Config
 from relayq.errors import BadSignature, BrokerUnavailable, RelayqError
-from relayq.host import checkpoints, desk, givenback, outputs, secrets, tokens
+from relayq.host import checkpoints, desk, givenback, outputs, tokens
+from relayq.host.admission import Admission, Unauthorised
 from relayq.host.cargo import Cargo, Load
 from relayq.host.delivery import Attempt
 from relayq.host.engines import weights
 from relayq.host.facts import job_environment
 from relayq.host.fans import Fans
 from relayq.host.feed import INPUT
+from relayq.host.given import Given
 from relayq.host.process import make_attempt_directory
 from relayq.host.queues import Queues
 from relayq.host.reports import REPORT
@@ -27,6 +30,7 @@ from relayq.kinds.command import expand
 from relayq.kinds.transcribe import is_hubs
 from relayq.model.accounts import Quota
 from relayq.model.jobs import JobState, Reason, Spec
+from relayq.model.placement import constraints_of, is_fit_elsewhere, queue_of
 from relayq.passage import SOCKET, TOKEN
 from relayq.signing import Signer, UnknownKey
 from relayq.store import Store
@@ -54,7 +58,9 @@ class Preparation:
         queues: Queues,
         permit: Path,
         cargo: Cargo,
+        admission: Admission,
     ) -> None:
+        self._admission = admission
         self._config = config
         self._host = host
         self._store = store
@@ -62,24 +68,30 @@ class Preparation:
         self._queues = queues
         self._permit = permit
         self._cargo = cargo
+        self._secrets = Given(config.home, host)
         self._steps = Steps(store, signer, Fans(store, signer, config))
 
     def prepare(self, attempt: Attempt, claim: Claim) -> Verdict | None:
         """Write the attempt's directory, or return the verdict on a spec that may not run."""
         try:
             spec = self._signer.check_spec(attempt.note.signed, id=attempt.token.id)
+            attempt.about = {"kind": spec.kind, "who": spec.submitter}
             if not self._queues.may_run(spec.queue):
                 raise BadSignature(f"it was signed for {spec.queue}")
             if spec.accounts and claim.account not in spec.accounts:
                 raise BadSignature(f"it was signed for {', '.join(spec.accounts)}")
+            answer = self._answer(claim, spec)
+            admitted = self._admission.admit(spec, attempt.note.signed, claim.answer)
+            attempt.good_until = admitted.good_until
+            attempt.about |= admitted.about
             self._check_private(spec, claim.account)
-            self._check_secrets(spec)
+            attempt.secrets = self._secrets.of(spec.secrets)
             if is_step(spec):
                 worked_out = self._steps.work_out(spec, claim)
                 if isinstance(worked_out, Verdict):
                     return worked_out
                 spec = worked_out
-            answer, left = self._answer(claim), self._left(attempt)
+            left = self._left(attempt)
             declared = find(spec.kind)
             scratch = self._cargo.scratch(spec, attempt.directory)
             tree, payload = self._tree(spec)
@@ -87,6 +99,7 @@ class Preparation:
                 declared.read_payload(givenback.left_of(self._store, spec, attempt.token, payload)),
                 self._facts(claim, answer, scratch),
             )
+            self._admission.check_start(admitted, spec, command)
             if command.feed and self._store.inputs.taken(spec.id):
                 raise RelayqError("its standard input went to an attempt before this one")
             load = (
@@ -105,6 +118,8 @@ class Preparation:
             return Verdict(
                 JobState.NEEDS_HUMAN, Reason.REFUSED, error=str(error), question=question
             )
+        except Unauthorised as error:
+            return self._unauthorised(attempt, claim, error)
         except RelayqError as error:
             hint = f" ({error.hint})" if error.hint else ""
             return Verdict(JobState.FAILED, Reason.REFUSED, error=f"{error}{hint}")
@@ -122,24 +137,9 @@ class Preparation:
     def _left(self, attempt: Attempt) -> bytes | None:
         """Return what earlier attempts left for this one."""
         token = attempt.token
-        left = None if token.attempt == 1 else self._store.checkpoints.of(token.id)
-        return None if left is None or len(left) > checkpoints.LARGEST else left
-
-    def _check_secrets(self, spec: Spec) -> None:
-        """Raise if this host hasn't every secret that a job asks for."""
-        if not spec.secrets:
-            return
-        known = secrets.read(self._secrets(spec)["file"])
-        if missing := [name for name in spec.secrets if name not in known]:
-            raise RelayqError(
-                f"{self._host} has no secret {', '.join(missing)}",
-                hint=f"there: relayq secret set {missing[0]}",
-            )
-
-    def _secrets(self, spec: Spec) -> dict[str, Any]:
-        """Return what the shim is told: the names, and the file that it reads the values from."""
-        path = str(self._config.home / secrets.FILE)
-        return {"file": path, "names": list(spec.secrets)}
+        if token.attempt == 1:
+            return None
+        return checkpoints.Checkpoints(self._store, self._signer).left(token.id)
 
     def _tree(self, spec: Spec) -> tuple[Tree | None, Mapping[str, Any]]:
         """Return the worktree that a job is to have, and its payload with that as directory."""
@@ -155,7 +155,24 @@ class Preparation:
         if said:
             raise RelayqError(said, hint="relayq config show, there and where it was submitted")
 
-    def _answer(self, claim: Claim) -> dict[str, Any] | None:
+    def _unauthorised(self, attempt: Attempt, claim: Claim, error: Unauthorised) -> Verdict:
+        """Return the verdict on a job that somebody may not run here: others may let them."""
+        spec = self._signer.check_spec(attempt.note.signed, id=attempt.token.id)
+        hint = f" ({error.hint})" if error.hint else ""
+        told = f"{self._host} refused it: {error.message}{hint}"
+        own = spec.constraints
+        refused = {*own.excluded, *constraints_of(claim.queue or "any").excluded, self._host}
+        wanted = replace(own, excluded=tuple(sorted(refused)))
+        hosts = self._store.hosts.list(online_within=self._config.lease.length)
+        is_bound = bool(spec.host or spec.with_job)
+        if is_bound or not is_fit_elsewhere(wanted, hosts, but=self._host):
+            # A person's retry, when they have the right, begins anew.
+            return Verdict(JobState.FAILED, Reason.REFUSED, error=told, queue=spec.queue)
+        return Verdict(
+            JobState.SCHEDULED, Reason.REFUSED, error=told, delay=0.0, queue=queue_of(wanted)
+        )
+
+    def _answer(self, claim: Claim, spec: Spec) -> dict[str, Any] | None:
         """Return what a person answered, if that is what they signed."""
         if claim.answer is None:
             return None
@@ -164,6 +181,7 @@ class Preparation:
             reply = self._signer.check_answer(
                 claim.answer, id=token.id, attempt=token.attempt, outcome=claim.outcome
             )
+            self._admission.check_reply(claim.answer, spec)
         except UnknownKey:
             raise
         except BadSignature as error:
@@ -214,7 +232,7 @@ class Preparation:
                 "job": token.id,
                 "claim": attempt.note.as_dict(),
                 **({"stage": load.argv} if load else {}),
-                **({"secrets": self._secrets(spec)} if spec.secrets else {}),
+                **({"secrets": self._secrets.told(spec)} if spec.secrets else {}),
             },
         )
         if load is not None:

@@ -14,8 +14,9 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
+import threading
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from importlib import util as modules
 from typing import Any
 
@@ -36,25 +37,74 @@ _MODULES = {
 }
 
 
+class GivenUp(Exception):
+    """The worker ends, and asks nothing any more."""
+
+
+class _Asking:
+    """The programs that are being asked; a worker that ends doesn't leave one behind."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._asked: set[subprocess.Popen[bytes]] = set()
+        self._is_over = False
+
+    def begin(self) -> None:
+        with self._lock:
+            self._is_over = False
+
+    def give_up(self) -> None:
+        with self._lock:
+            self._is_over = True
+            for one in self._asked:
+                _end(one)
+
+    @contextmanager
+    def started(self, argv: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
+        with self._lock:
+            if self._is_over:
+                raise GivenUp
+            # A session of its own: what it leaves behind when it is too slow ends with it.
+            asked = subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            self._asked.add(asked)
+        try:
+            with asked:
+                yield asked
+        finally:
+            with self._lock:
+                self._asked.discard(asked)
+                if self._is_over:
+                    raise GivenUp
+
+
+_asking = _Asking()
+#: For a worker that begins; for one that ends, whose questions raise `GivenUp` from then on.
+begin, give_up = _asking.begin, _asking.give_up
+
+
+def _end(asked: subprocess.Popen[bytes]) -> None:
+    # One that was waited for has a pid that may be another's by now.
+    if asked.returncode is None:
+        with suppress(ProcessLookupError):
+            os.killpg(asked.pid, signal.SIGKILL)
+
+
 def ask(argv: Sequence[str], *, patience: float = PATIENCE) -> str | None:
     """Run a program and return what it says; None if it fails, isn't there, or takes too long."""
     try:
-        # A session of its own: what it leaves behind when it is too slow ends with it.
-        asked = subprocess.Popen(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        with _asking.started(argv) as asked:
+            said = _heard(asked, clock.boottime() + patience)
+            if said is None:
+                _end(asked)
+                return None
     except OSError:
         return None
-    with asked:
-        said = _heard(asked, clock.boottime() + patience)
-        if said is None:
-            with suppress(ProcessLookupError):
-                os.killpg(asked.pid, signal.SIGKILL)
-            return None
     return said.decode(errors="replace") if asked.returncode == 0 else None
 
 

@@ -124,13 +124,14 @@ class ForkServer:
             self._is_closed = True
             self._drop()
 
-    def spawn(self, directory: Path) -> int:
-        """Have a shim forked for the attempt; return its pid once it holds its lock."""
+    def spawn(self, directory: Path, secrets: Mapping[str, str] | None = None) -> int:
+        """Have a shim forked, and given the job's secrets; return its pid once it has its lock."""
         path = os.path.abspath(directory)
+        order = json.dumps([path, dict(secrets)] if secrets else path).encode() + b"\n"
         error = "the fork server died twice"
         # Once more after its death: two shims for one attempt are harmless, one gets the lock.
         for _ in range(2):
-            answer = self._ask(path)
+            answer = self._ask(order)
             if answer is not None and "shim" in answer:
                 return int(answer["shim"])
             if (taken := _taken_by(path)) is not None:
@@ -140,12 +141,12 @@ class ForkServer:
                 break
         return _refuse(path, error)
 
-    def _ask(self, path: str) -> dict[str, Any] | None:
+    def _ask(self, order: bytes) -> dict[str, Any] | None:
         """Return the fork server's answer, None when it died on the way."""
         with self._lock:
             channel = self._ensure()
             try:
-                channel.sendall(json.dumps(path).encode() + b"\n")
+                channel.sendall(order)
                 answer: dict[str, Any] = json.loads(_read_line(channel))
             except (OSError, ValueError):
                 self._drop(at_once=True)

@@ -10,13 +10,15 @@ import logging
 import secrets
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from relayq import clock
 from relayq.config import Config
 from relayq.dispatch import TEMPLATE
 from relayq.errors import BrokerFull, BrokerUnavailable, RelayqError
-from relayq.host import attempts, cgroups, givenback, returned
+from relayq.host import attempts, cgroups, givenback, retelling, returned
+from relayq.host.admission import Admission, EndedBefore
 from relayq.host.attempts import ClaimNote
 from relayq.host.cargo import Cargo
 from relayq.host.checkpoints import Checkpoints
@@ -30,8 +32,10 @@ from relayq.host.process import attempts as attempt_directories
 from relayq.host.queues import Queues
 from relayq.host.replies import Replies
 from relayq.host.slots import Loan, Slots
+from relayq.host.trail import Trail
 from relayq.kinds import Verdict
 from relayq.model.jobs import JobState, Reason, Token
+from relayq.privileges import job_user
 from relayq.signing import Signer
 from relayq.store import Store
 from relayq.store.leases import Claim, Registration
@@ -85,15 +89,22 @@ class Runner:
         self._cargo = Cargo(config, store, signer)
         self.delivery = Delivery(store, signer, who.host, config, self._cargo)
         self.delivery.before_end = self._before_end
-        self._checkpoints = Checkpoints(store)
+        self._checkpoints = Checkpoints(store, signer)
         self.desk = Desk(store, signer)
         self._replies = Replies(store)
-        self._inputs = Inputs(store)
+        self._inputs = Inputs(store, signer)
         self._store = store
         self.signer = signer
+        #: What this host notes of its jobs, for good.
+        self.trail = Trail(config, who.host, job_user())
         self._forks = forks
+        #: Whether a job may start here at all.
+        self.admission = Admission(config, who.host, store, signer, may_run=self.queues.may_run)
+        self.delivery.on_end = self.admission.ended
+        self.desk.may_hear = partial(self.admission.check_said, "reply")
+        self._inputs.may_hear = partial(self.admission.check_said, "note")
         self._preparation = Preparation(
-            config, who.host, store, signer, self.queues, permit, self._cargo
+            config, who.host, store, signer, self.queues, permit, self._cargo, self.admission
         )
         self._attempts: dict[Token, Attempt] = {}
         self._lock = threading.Lock()
@@ -125,12 +136,23 @@ class Runner:
     def pull(self) -> None:
         """Claim for every idle slot what no nudge brought, each in a thread of its own."""
         while self.may_claim.is_set() and not self.is_closing and self.slots.take():
-            claimed = self._claim()
-            if claimed is None:
-                self.slots.give_back()
+            if not self._pull_one():
                 return
-            name = f"pulled-{claimed[0].token.id}"
-            threading.Thread(target=self._run_and_free, args=claimed, name=name).start()
+
+    def pull_beyond(self) -> None:
+        """Claim one job with no slot for it, once at a time: this host's upgrade waits for none."""
+        if self.may_claim.is_set() and not self.is_closing and self.slots.free >= 0:
+            self.slots.take_anyway()
+            self._pull_one()
+
+    def _pull_one(self) -> bool:
+        claimed = self._claim()
+        if claimed is None:
+            self.slots.give_back()
+            return False
+        name = f"pulled-{claimed[0].token.id}"
+        threading.Thread(target=self._run_and_free, args=claimed, name=name).start()
+        return True
 
     def free_slot(self) -> None:
         """Give a slot back; what waited for what its attempt took may be claimed now."""
@@ -248,8 +270,15 @@ class Runner:
     def _start(self, attempt: Attempt, claim: Claim) -> bool:
         """Start the job's process if all is in order; False when there is nothing to follow."""
         token = attempt.token
-        verdict = self._preparation.prepare(attempt, claim)
+        try:
+            verdict = self._preparation.prepare(attempt, claim)
+        except EndedBefore as before:
+            log.warning("%s had ended here; it isn't run again", token.id, extra={"job": token.id})
+            retelling.tell(self._store, self.signer, attempt, before.outcome)
+            return False
         if verdict is not None:
+            if verdict.reason in (Reason.REFUSED, Reason.AUTH):
+                self.trail.refused(attempt, verdict.error)
             self.delivery.deliver(attempt, verdict)
             return False
         self._outlast_older(attempt)
@@ -267,13 +296,16 @@ class Runner:
             attempt.settled.set()
             return False
         attempt.phase = "started"
+        self.trail.started(attempt)
         try:
-            self._forks.spawn(attempt.directory)
+            self._forks.spawn(attempt.directory, attempt.secrets)
         except RelayqError as error:
             log.error("can't start %s: %s", token.id, error, extra={"job": token.id})
             if isinstance(error.__cause__, OSError):
                 # No room even for the record that says so.
-                self.delivery.deliver(attempt, no_room(error.__cause__))
+                verdict = no_room(error.__cause__)
+                self.trail.ended(attempt, verdict, None)
+                self.delivery.deliver(attempt, verdict)
                 return False
         attempt.shim = Shim(attempt.directory)
         for reply in claim.replies:
@@ -321,8 +353,11 @@ class Runner:
 
     def _settle(self, attempt: Attempt, record: ExitRecord | None) -> None:
         if record is not None and not attempt.is_stale:
-            self.delivery.deliver(attempt, judge(attempt, record, self.signer), record)
+            verdict = judge(attempt, record, self.signer)
+            self.trail.ended(attempt, verdict, record)
+            self.delivery.deliver(attempt, verdict, record)
             return
+        self.trail.ended(attempt, None, record)
         if record is None:
             sweep(attempt.directory)
             cgroups.sweep()

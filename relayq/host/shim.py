@@ -61,8 +61,10 @@ def main(orders: int, reports: int, boot: str) -> None:
     Tells through `reports` when it is READY, or what is wrong, and when it is IDLE.
     """
     wake = _detach(orders, reports)
-    while (order := os.read(orders, 65_536)).endswith(b"\n"):
-        _attend(json.loads(order), reports, wake, boot)
+    while raw := spool.read_line(orders):
+        order = json.loads(raw)
+        directory, given = order if isinstance(order, list) else (order, None)
+        _attend(directory, given, reports, wake, boot)
         # Before the lock is free: who waits for that may ask for the next attempt at once.
         _tell(reports, IDLE)
         _close_all_but(orders, reports, *wake)
@@ -100,7 +102,9 @@ def _tell(reports: int, word: bytes) -> None:
         os.write(reports, word + b"\n")
 
 
-def _attend(directory: str, reports: int, wake: tuple[int, int], boot: str) -> None:
+def _attend(
+    directory: str, given: Facts | None, reports: int, wake: tuple[int, int], boot: str
+) -> None:
     """Take the attempt's lock, say so, and take the attempt to its end."""
     lock = None
     try:
@@ -127,7 +131,7 @@ def _attend(directory: str, reports: int, wake: tuple[int, int], boot: str) -> N
         if "stage" in command or "secrets" in command:
             from relayq.host import stages  # no job without files or secrets pays for it
 
-            record = stages.run(directory, command, output, begin)
+            record = stages.run(directory, {**command, "given": given}, output, begin)
         else:
             record = begin(command, output).run()
         _settle(directory, reserved, record)

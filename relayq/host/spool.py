@@ -88,6 +88,17 @@ def write_all(fd: int, raw: bytes) -> None:
         left = left[written:]
 
 
+def read_line(fd: int) -> bytes:
+    """Return the next line that comes through a pipe, empty when there is none to come."""
+    raw = b""
+    while not raw.endswith(b"\n"):
+        piece = os.read(fd, _PIECE)
+        if not piece:
+            return b""
+        raw += piece
+    return raw
+
+
 def take_lock(directory: str) -> int | None:
     """Take the lock for good and return its descriptor; None when somebody else keeps it."""
     fd = os.open(os.path.join(directory, LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

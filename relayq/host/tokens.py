@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 from relayq.passage import TOKEN
+from relayq.privileges import is_lowered
 
 #: A socket's path has 104 bytes on macOS, 108 on Linux, its end included.
 _LONGEST = 100
@@ -17,7 +18,8 @@ _LONGEST = 100
 
 def address(home: Path) -> str:
     """Return where the worker of this home listens; the same for each of its processes."""
-    path = str(home / "worker.sock")
+    # Root's home isn't a place where a job's user could put it.
+    path = str((home / "spool" if is_lowered() else home) / "worker.sock")
     if len(os.fsencode(path)) <= _LONGEST:
         return path
     name = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]

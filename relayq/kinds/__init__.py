@@ -85,9 +85,10 @@ class Verdict:
 
     A job that is `scheduled` is tried again after `delay` seconds or at the instant `until`;
     `counts` names the count of the record that this attempt adds to. It `stays` on its host for a
-    while, where its session is, or goes to its `next_agent`. A person is asked the `question`.
-    Until `account_until` its account gets no further job. `usage` has the cost and the tokens,
-    `session` what the registry of sessions is told. `outputs` are for the steps after it.
+    while, where its session is, or goes to its `next_agent`, or on in another `queue`. A person is
+    asked the `question`. Until `account_until` its account gets no further job.
+    `usage` has the cost and the tokens, `session` what the registry of sessions is told. `outputs`
+    are for the steps after it.
     """
 
     state: JobState
@@ -105,6 +106,7 @@ class Verdict:
     session: Mapping[str, Any] | None = None
     usage: Mapping[str, Any] | None = None
     outputs: Mapping[str, str] = field(default_factory=dict)
+    queue: str = ""
 
 
 class Kind(Protocol):
@@ -156,6 +158,7 @@ _BUILT_IN = {
     "run_claude": "relayq.kinds.agent",
     "transcode": "relayq.kinds.transcode",
     "transcribe": "relayq.kinds.transcribe",
+    "upgrade": "relayq.kinds.upgrade",
 }
 _declared: dict[str, Declared] = {}
 

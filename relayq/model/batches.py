@@ -38,6 +38,8 @@ PATIENCE = 1.0
 LARGEST = 500
 #: Below it an item's own time is mostly the start of its process.
 _QUICKEST = 0.002
+#: What a job below a batch may count up to: a batch's own items are no swarm.
+_MOST_BELOW = 10_000
 #: How many batches each slot gets at least, so that none is idle while another has several left.
 _EACH_SLOT = 4
 #: What a batch may take beyond the limit of its longest item.
@@ -203,6 +205,13 @@ def taken_apart(batch: Spec, numbers: Sequence[int]) -> list[Spec]:
     return [
         single_of(pattern, number, commands[number], id=id_of(batch.id, number)) for number in kept
     ]
+
+
+def given_back(batch: Spec, numbers: Sequence[int]) -> list[Spec]:
+    """Return the jobs below a batch that these items become; a repeat gives the same."""
+    grant = {**batch.grant, "most": _MOST_BELOW, "at_once": _MOST_BELOW}
+    above = (*batch.ancestors, batch.id)
+    return [replace(one, ancestors=above, grant=grant) for one in taken_apart(batch, numbers)]
 
 
 def _pattern(batch: Spec) -> Spec:

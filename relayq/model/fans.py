@@ -104,6 +104,7 @@ def child_of(parent: Spec, number: int, values: Mapping[str, Any]) -> Spec:
         fans=None,
         unique=None,
         due_at=None,
+        item_of=f"{parent.id} {number}",
     )
 
 

@@ -138,6 +138,10 @@ class Spec:
     `fans`, an expression for a list, it becomes a job for each item. `takes` are files that other
     jobs brought back.
 
+    `signed_at` is when its submitter signed it, in Unix seconds: some time after that no host
+    starts it any more (model/consents.py). `item_of` is the step that became this job, and the
+    number of its item.
+
     `retries` counts further attempts after
     one that failed by a cause of `retry_on`, after delays that grow within `backoff`
     (model/retries.py). Of jobs with the same `unique` only one at a time isn't ended. `name`,
@@ -197,6 +201,8 @@ class Spec:
     condition: str | None = None
     fans: str | None = None
     takes: tuple[Mapping[str, Any], ...] = ()
+    signed_at: int = 0
+    item_of: str | None = None
 
     @property
     def constraints(self) -> Constraints:

@@ -16,7 +16,7 @@ from typing import Any
 
 from relayq.errors import RelayqError, Unplaceable
 from relayq.model.hosts import Host
-from relayq.model.secrets import secret_in
+from relayq.model.secrets import is_key, secret_in
 from relayq.model.strategies import Strategy, choose, strategy_of
 from relayq.parsing import fits
 
@@ -345,6 +345,8 @@ def _without(need: str) -> str:
         return f"runs no {need.removeprefix(KIND)}"
     if (secret := secret_in(need)) is not None:
         return f"has no secret {secret}"
+    if is_key(need):
+        return "can't open a secret that was sealed for another host"
     return _is_not(need) if need.startswith("@") else f"lacks {need}"
 
 

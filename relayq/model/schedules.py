@@ -16,6 +16,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from relayq.errors import BadSignature, RelayqError
+from relayq.model.consents import LASTS
 from relayq.model.jobs import ALPHABET, ID_LENGTH, Spec, new_id
 from relayq.model.selectors import check_group, check_name
 from relayq.model.timing import CATCH_UPS, GRACE, Timing, read, spread, turn
@@ -256,7 +257,7 @@ def step(schedule: Schedule, record: ScheduleRecord, unended: Unended, now: floa
         until=inf if schedule.until is None else schedule.until,
         delay=schedule.delay,
     )
-    done = _arranged(schedule, found.due, _going(record, unended), unended)
+    done = _arranged(schedule, found.due, _going(record, unended), unended, now=now)
     onward = _onward(schedule, done.going, found.next_at, found.seen)
     return replace(
         done,
@@ -280,7 +281,7 @@ def by_hand(
     With `force` it minds no other run. It is left out as others would be.
     """
     asked = replace(schedule, overlap="allow") if force else schedule
-    done = _arranged(asked, [now], _going(record, unended), unended, word=new_id())
+    done = _arranged(asked, [now], _going(record, unended), unended, now=now, word=new_id())
     return replace(
         done, next_at=record.next_at, due_at=record.due_at, seen_at=record.seen_at, missed=0
     )
@@ -292,6 +293,7 @@ def _arranged(
     going: tuple[str, ...],
     unended: Unended,
     *,
+    now: float,
     word: str = "",
 ) -> Step:
     """Decide which of the runs that are due begin, with regard to those that go on."""
@@ -310,7 +312,8 @@ def _arranged(
     runs: list[Run] = []
     for at in kept:
         others = [job.id for run in runs for job in run.jobs] if waits else []
-        runs.append(run_of(schedule, at, (*before, *others), word=word))
+        after_any = (*before, *others)
+        runs.append(run_of(schedule, at, after_any, signed_at=_signed_at(at, now), word=word))
     most = MOST_WAITING if waits else MOST_BESIDE
     return Step(
         runs=tuple(runs),
@@ -319,6 +322,14 @@ def _arranged(
         left_out=len(due) - len(kept),
         needs=before if kept else (),
     )
+
+
+def _signed_at(instant: float, now: float) -> int:
+    """Return when a run counts as signed: the same for every worker, unless it is made up for late.
+
+    Then it would be too old before it begins.
+    """
+    return int(instant if now - instant < LASTS / 2 else now)
 
 
 def _going(record: ScheduleRecord, unended: Unended) -> tuple[str, ...]:
@@ -362,10 +373,16 @@ def first_of(schedule: Schedule, now: float) -> tuple[float | None, float | None
 
 
 def run_of(
-    schedule: Schedule, instant: float, after_any: tuple[str, ...] = (), *, word: str = ""
+    schedule: Schedule,
+    instant: float,
+    after_any: tuple[str, ...] = (),
+    *,
+    signed_at: int = 0,
+    word: str = "",
 ) -> Run:
     """Return the run of an instant, the same for whoever submits it, but for another `word`.
 
+    `signed_at` is when: a schedule may be older than any spec that a host starts.
     Its commands know by variables for which instant it is.
     """
     own = [str(job["id"]) for job in schedule.jobs]
@@ -380,9 +397,33 @@ def run_of(
     return Run(
         id=held[1]["id"] if flow else jobs[0].id,
         instant=instant,
-        jobs=tuple(_told(schedule, job, instant, after_any) for job in jobs),
+        jobs=tuple(
+            replace(_told(schedule, job, instant, after_any), signed_at=signed_at) for job in jobs
+        ),
         flow=held[1],
     )
+
+
+def submitted_as(schedule: Schedule, spec: Spec) -> Spec | None:
+    """Return the job that this schedule, as it is now, submits by itself, if `spec` is that job.
+
+    What it comes after decides nothing, nor does by which name its host is called.
+    """
+    said = spec.meta.get("instant", "")
+    try:
+        at = datetime.fromisoformat(said).timestamp()
+    except ValueError:
+        return None
+    timing = schedule.timing
+    instant = timing.next_after(at - 1.0)
+    while instant is not None and instant < min(at + 1.0, spec.signed_at + _AHEAD):
+        if moment(instant, schedule.zone) == said:
+            run = run_of(schedule, instant, spec.after_any, signed_at=spec.signed_at)
+            for job in run.jobs:
+                if replace(job, host=spec.host) == spec:
+                    return job
+        instant = timing.next_after(instant)
+    return None
 
 
 def _told(schedule: Schedule, job: Spec, instant: float, after_any: tuple[str, ...]) -> Spec:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from typing import Any
+from collections import Counter
+from ipaddress import ip_address
+from typing import Any, ClassVar
 
 import h11
 from starlette.requests import Request
@@ -20,6 +22,8 @@ HEAD_LIMIT = 20.0
 READ_LIMIT = 60.0
 
 
+#: How many connections one other machine may have; a proxy on this one is no other machine.
+PER_PEER = 100
 _SELF = "relayq.connection"
 
 
@@ -35,6 +39,10 @@ class BoundedProtocol(H11Protocol):
 
     head_limit = HEAD_LIMIT
     read_limit = READ_LIMIT
+    per_peer = PER_PEER
+    #: How many connections there are, by address.
+    peers: ClassVar[Counter[str]] = Counter()
+    _peer = ""
     _head_timer: asyncio.TimerHandle | None = None
     _read_timer: asyncio.TimerHandle | None = None
 
@@ -65,6 +73,12 @@ class BoundedProtocol(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a request."""
         super().connection_made(transport)
+        place = transport.get_extra_info("peername") or ("",)
+        self._peer = str(place[0])
+        self.peers[self._peer] += 1
+        if self.peers[self._peer] > self.per_peer and not _is_here(self._peer):
+            transport.abort()
+            return
         self._wait_for_head()
 
     def data_received(self, data: bytes) -> None:
@@ -97,7 +111,17 @@ class BoundedProtocol(H11Protocol):
         for timer in (self._head_timer, self._read_timer):
             if timer is not None:
                 timer.cancel()
+        self.peers[self._peer] -= 1
+        if self.peers[self._peer] < 1:
+            del self.peers[self._peer]
         super().connection_lost(exc)
 
     def _give_up(self) -> None:
         self.transport.abort()
+
+
+def _is_here(peer: str) -> bool:
+    try:
+        return ip_address(peer).is_loopback
+    except ValueError:
+        return True

@@ -11,10 +11,13 @@ import threading
 from collections.abc import Sequence
 
 from relayq import clock, embedded
+from relayq.artifacts import Artifacts
 from relayq.config import Config
 from relayq.errors import BrokerUnavailable, RelayqError
+from relayq.exporting import Exporter, keeps_fleet
 from relayq.parsing import size_text
 from relayq.serve.shelf import PARTIAL_KEPT, Content, Shelf
+from relayq.signing import Signer
 from relayq.store import Store, connect
 from relayq.store.artifacts import User
 
@@ -29,10 +32,14 @@ _UNUSED_KEPT = 86_400.0
 class Keeping:
     """What is done beside the requests: announcing, sweeping, making room."""
 
-    def __init__(self, config: Config, shelf: Shelf, *, host: str, port: int) -> None:
+    def __init__(
+        self, config: Config, shelf: Shelf, signer: Signer, *, host: str, port: int
+    ) -> None:
         self._config = config
+        self._signer = signer
         self._shelf = shelf
         self._facts = {"host": host, "port": port, "url": config.serve.url}
+        self._exporter = Exporter(config) if keeps_fleet(config) else None
         self._name = secrets.token_hex(8)
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True, name="keeping")
@@ -50,7 +57,7 @@ class Keeping:
         self._thread.join(5)
         try:
             if (store := self._connected()) is not None:
-                store.artifacts.withdraw(self._name)
+                self._artifacts(store).withdraw(self._name)
         except BrokerUnavailable as error:
             log.info("can't say that the file service goes: %s", error)
 
@@ -66,6 +73,7 @@ class Keeping:
         while True:
             try:
                 self._announce()
+                self._keep_events()
                 if clock.boottime() > swept_at + _SWEEP:
                     self._sweep()
                     swept_at = clock.boottime()
@@ -83,11 +91,20 @@ class Keeping:
         store = self._connected()
         if store is None:
             return
-        other = store.artifacts.announce(self._name, self._facts)
+        other = self._artifacts(store).announce(self._name, self._facts)
         if other is None:
             self._complaint = ""
         else:
             self._complain(f"another file service ({other}) is this fleet's; waiting for its end")
+
+    def _keep_events(self) -> None:
+        """Keep the fleet's events, where no worker of this machine does."""
+        store = self._connected()
+        if self._exporter is not None and store is not None:
+            self._exporter.look(store)
+
+    def _artifacts(self, store: Store) -> Artifacts:
+        return Artifacts(store, self._config, self._signer)
 
     def _sweep(self, *, room: int = 0) -> None:
         keep = self._config.serve.keep

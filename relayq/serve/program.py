@@ -5,23 +5,29 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import signal
 import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import IO
+from urllib.parse import urlsplit
 
 import uvicorn
 
 from relayq import clock, embedded
 from relayq.artifacts import SCOPE
 from relayq.config import Config
+from relayq.embedded.admission import Gate
 from relayq.errors import RelayqError
+from relayq.notify import Supervisor
+from relayq.rotation import signer_of
 from relayq.serve.application import guard, make_application
+from relayq.serve.border import Border
 from relayq.serve.connections import BoundedProtocol
 from relayq.serve.files import files_router
+from relayq.serve.join import join_router
 from relayq.serve.keeping import Keeping
 from relayq.serve.shelf import Shelf
-from relayq.signing import Signer, load_key
 
 #: Requests at a time, and connections.
 _CONNECTIONS = 200
@@ -35,9 +41,11 @@ def run(config: Config, *, say: Callable[[str], None], is_background: bool = Fal
 
     In the background only as long as it is wanted there: who stops it may come before its lock.
     """
+    supervisor = Supervisor()
+    signal.signal(signal.SIGTERM, _end)
     folder = embedded.files_folder(config)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    signer = Signer(load_key(config.fleet_key_path))
+    signer = signer_of(config)
     with (folder / "lock").open("a+") as lock:
         _take(lock)
         hosts, port = embedded.files_place(config)
@@ -49,12 +57,13 @@ def run(config: Config, *, say: Callable[[str], None], is_background: bool = Fal
         if is_background and not embedded.are_files_wanted(config):
             return
         shelf = Shelf(config.home / "artifacts", quota=config.serve.quota)
-        keeping = Keeping(config, shelf, host=hosts[-1], port=port)
+        keeping = Keeping(config, shelf, signer, host=hosts[-1], port=port)
         with ThreadPoolExecutor(_THREADS, thread_name_prefix="disk") as threads:
             may = guard(signer, SCOPE)
-            router = files_router(shelf, may, threads, keeping.make_room)
+            files = files_router(shelf, may, threads, keeping.make_room)
+            routers = [files, join_router(Gate(config))]
             settings = uvicorn.Config(
-                make_application(signer, [router], SCOPE),
+                Border(make_application(signer, routers, SCOPE), _names(config)),
                 http=BoundedProtocol,
                 ws="none",
                 lifespan="off",
@@ -71,9 +80,41 @@ def run(config: Config, *, say: Callable[[str], None], is_background: bool = Fal
             keeping.start()
             say(f"files at {' and '.join(_shown(host, port) for host in hosts)}")
             try:
-                asyncio.run(uvicorn.Server(settings).serve(sockets=sockets))
+                asyncio.run(_serve(uvicorn.Server(settings), sockets, supervisor))
             finally:
                 keeping.close()
+
+
+async def _serve(
+    server: uvicorn.Server, sockets: list[socket.socket], supervisor: Supervisor
+) -> None:
+    """Serve, and tell the service manager so as long as the loop turns."""
+    watchdog = asyncio.create_task(_reassure(supervisor))
+    try:
+        await server.serve(sockets=sockets)
+    finally:
+        supervisor.stopping()
+        watchdog.cancel()
+
+
+async def _reassure(supervisor: Supervisor) -> None:
+    # The sockets are open: who connects from now on is answered.
+    supervisor.ready()
+    while supervisor.patience is not None:
+        supervisor.alive()
+        await asyncio.sleep(supervisor.patience / 4)
+
+
+def _end(number: int, frame: object) -> None:
+    # uvicorn sends itself the signal again once it has ended in order: what comes after that, above
+    # all to tell the fleet that nobody serves files any more, would never be done.
+    raise SystemExit(0)
+
+
+def _names(config: Config) -> list[str]:
+    """Return the public names that the service is asked by."""
+    url = urlsplit(config.serve.url or "").hostname
+    return [*config.serve.names, *([url] if url else [])]
 
 
 def _take(lock: IO[str]) -> None:

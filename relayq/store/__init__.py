@@ -3,9 +3,9 @@
 `Store` is one data set reached over one connection pool; its parts are `jobs`, `leases`, `hosts`,
 `logs`, `inputs`, `lookup`, `flows` (runs of workflows), `events` (the audit trail), `pauses`,
 `progress`, `checkpoints`, `accounts`, `sessions` and `questions` (of agents), `schedules` (what
-recurs), `artifacts` (files of jobs), `sweep` (mending), `places` (what is around a job) and
-`server` (Redis itself), each loaded when it is first used: a command that submits needs the first
-only. Every method raises `BrokerUnavailable` when Redis can't be reached.
+recurs), `artifacts` (files of jobs), `sweep` (mending), `places` (what is around a job),
+`server` (Redis itself) and `access` (its users), each loaded when it is first used: a command that
+submits needs the first only. Every method raises `BrokerUnavailable` when Redis can't be reached.
 """
 
 from __future__ import annotations
@@ -16,14 +16,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from relayq import tls
 from relayq.store.direct import Address, Direct
 from relayq.store.jobs import Jobs
 from relayq.store.keys import PREFIX, Keys
+from relayq.store.replicas import NONE, Replicas
 from relayq.store.scripts import Scripts, broker_errors
 
 if TYPE_CHECKING:
     import redis
 
+    from relayq.store.access import Access
     from relayq.store.accounts import Accounts
     from relayq.store.analyses import Analyses
     from relayq.store.artifacts import ArtifactStore
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
     from relayq.store.pauses import Pauses
     from relayq.store.progress import ProgressNotes
     from relayq.store.questions import Questions
+    from relayq.store.rotations import Rotations
     from relayq.store.schedules import Schedules
     from relayq.store.server import ServerFacts
     from relayq.store.sessions import Sessions
@@ -45,7 +49,10 @@ if TYPE_CHECKING:
     from relayq.store.surroundings import Places
     from relayq.store.sweep import Sweep
 
-__all__ = ["Store", "connect"]
+__all__ = ["Store", "connect", "unintroduced"]
+
+#: The part of the patience with an answer in which replicas must have it.
+_FOR_REPLICAS = 0.6
 
 
 def connect(url: str, *, patience: float = 3.5, is_brief: bool = False) -> Store:
@@ -53,13 +60,38 @@ def connect(url: str, *, patience: float = 3.5, is_brief: bool = False) -> Store
 
     `patience` bounds, in seconds, each connect and each answer that isn't a blocking wait.
     `is_brief` says that little is asked, and by few threads: then redis-py isn't imported for it.
+    Raises ConfigError for a URL that has nobody's certificate checked.
     """
+    tls.check(url)
     if url.startswith("redis+socket:"):  # as Celery calls it
         url = re.sub(r"([?&])virtual_host=", r"\1db=", url.replace("redis+socket:", "unix:", 1))
     address = Address.parse(url) if is_brief else None
     if address is None:
-        return Store(_whole(url, patience))
+        return Store(_whole(url, patience), replicas=_replicas(url, patience))
     return Store(Direct(address, patience=patience, whole=lambda: _whole(url, patience)))
+
+
+def _replicas(url: str, patience: float) -> Replicas:
+    """Return how many replicas must have what was answered: none but behind sentinels."""
+    if not url.startswith("sentinel://"):
+        return NONE
+    from relayq.store.sentinels import SentinelUrl
+
+    return Replicas(SentinelUrl.parse(url).replicas, patience * _FOR_REPLICAS)
+
+
+def unintroduced() -> dict[str, Any]:
+    """Return the options with which redis-py, as it connects, says who it is and nothing more.
+
+    It would tell its own name and version, and with RESP3 (redis-py 8) ask for notices of
+    maintenance: three round trips a connection, 5 ms to look the version up, and commands that a
+    broker's user has no right to.
+    """
+    import redis
+
+    # Before redis-py 7.2 there were other words for it.
+    words = ("driver_info",) if hasattr(redis, "DriverInfo") else ("lib_name", "lib_version")
+    return {**dict.fromkeys(words), "protocol": 2}
 
 
 def _whole(url: str, patience: float) -> redis.Redis:
@@ -74,13 +106,9 @@ def _whole(url: str, patience: float) -> redis.Redis:
     options: dict[str, Any] = {
         "socket_timeout": patience,
         "socket_connect_timeout": min(patience, 3.5),
-        "protocol": 2,
         "retry": Retry(NoBackoff(), 1, (redis.exceptions.ConnectionError,)),
     }
-    # redis-py tells each broker its own name and version: two round trips a connection, and 5 ms
-    # to look the version up. Before 7.2 it had other words for not doing so.
-    introduction = ("driver_info",) if hasattr(redis, "DriverInfo") else ("lib_name", "lib_version")
-    options |= dict.fromkeys(introduction)
+    options |= unintroduced()
     if not url.startswith("unix:"):
         options["socket_keepalive"] = True
     if url.startswith("sentinel://"):
@@ -99,12 +127,13 @@ class Store:
         *,
         prefix: str = PREFIX,
         offset: Callable[[], float] = lambda: 0.0,
+        replicas: Replicas = NONE,
     ) -> None:
         # Direct answers as redis-py does, which types an answer as what any protocol may give.
         asked: Any = connection
         self.connection: redis.Redis = asked
         self.keys = Keys(prefix)
-        self._scripts = Scripts(self.connection, self.keys, offset)
+        self._scripts = Scripts(self.connection, self.keys, offset, replicas)
         self.jobs = Jobs(self.connection, self.keys, self._scripts)
 
     @cached_property
@@ -185,6 +214,13 @@ class Store:
         return Accounts(self.connection, self.keys, self._scripts)
 
     @cached_property
+    def rotations(self) -> Rotations:
+        """The fleet's keys, one after the other."""
+        from relayq.store.rotations import Rotations
+
+        return Rotations(self.connection, self.keys, self._scripts)
+
+    @cached_property
     def analyses(self) -> Analyses:
         """Runs of analyses."""
         from relayq.store.analyses import Analyses
@@ -232,6 +268,13 @@ class Store:
         from relayq.store.server import ServerFacts
 
         return ServerFacts(self.connection)
+
+    @cached_property
+    def access(self) -> Access:
+        """Redis' own users."""
+        from relayq.store.access import Access
+
+        return Access(self.connection)
 
     @cached_property
     def stats(self) -> Stats:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,29 +98,18 @@ class ArtifactStore:
             if state is not None
         ]
 
-    def announce(self, name: str, service: Mapping[str, Any]) -> str | None:
-        """Say for a minute where the file service `name` is; returns the name of another one.
-
-        Nothing is said while that is there.
-        """
-        key = self._keys("fileserver")
-        text = json.dumps({"name": name, **service})
+    def announce(self, signed: bytes) -> None:
+        """Say for a minute where the file service is."""
         with broker_errors():
-            other = self.announced()
-            if other is not None and other["name"] != name:
-                return str(other["name"])
-            self._connection.set(key, text, ex=ANNOUNCED)
-        return None
+            self._connection.set(self._keys("fileserver"), signed, ex=ANNOUNCED)
 
-    def announced(self) -> dict[str, Any] | None:
-        """Return what the file service says of itself, None without one."""
+    def announced(self) -> bytes | None:
+        """Return what the file service says of itself, signed by it; None without one."""
         with broker_errors():
-            text = self._connection.get(self._keys("fileserver"))
-        return None if text is None else dict(json.loads(text))
+            signed: bytes | None = self._connection.get(self._keys("fileserver"))
+        return signed
 
-    def withdraw(self, name: str) -> None:
-        """Say that the file service `name` is going."""
+    def withdraw(self) -> None:
+        """Say that the file service is going."""
         with broker_errors():
-            mine = self.announced()
-            if mine is not None and mine["name"] == name:
-                self._connection.delete(self._keys("fileserver"))
+            self._connection.delete(self._keys("fileserver"))

@@ -82,7 +82,7 @@ class _Snapshot:
             said = head.decode(errors="replace")
             raise RelayqError(
                 f"the broker gives no copy of its data: {said}",
-                hint="a hosted Redis often forbids SYNC: use its own backups",
+                hint="only its owner may have it: type this on the broker's machine",
             )
         if head.startswith(b"$EOF:"):
             return self._until(head[5 : 5 + _MARK], write)

@@ -37,21 +37,27 @@ class _Closed(Unreachable):
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where Redis listens, and how to log in: a path or host and port, and a database."""
+    """Where Redis listens, and how to log in: a path or host and port, and a database.
+
+    `ca` is the file with whom to trust, empty for all that this machine trusts; None without TLS.
+    """
 
     path: str
     host: str
     port: int
     database: int
     login: tuple[str, ...]
+    ca: str | None = None
 
     @classmethod
     def parse(cls, url: str) -> Address | None:
-        """Read a URL; None if it asks for more than this module knows, such as TLS."""
+        """Read a URL; None if it asks for more than this module knows."""
         parts = urlsplit(url)
         asked = dict(parse_qsl(parts.query))
         database = asked.pop("db", None)
-        if parts.scheme not in ("redis", "unix") or asked:
+        is_encrypted = parts.scheme == "rediss" and asked.pop("ssl_cert_reqs", "") == "required"
+        ca = asked.pop("ssl_ca_certs", "") if is_encrypted else None
+        if not (is_encrypted or parts.scheme in ("redis", "unix")) or asked:
             return None
         is_path = parts.scheme == "unix"
         if not is_path and database is None:
@@ -64,7 +70,7 @@ class Address:
         if parts.username and not parts.password:
             return None
         path = unquote(parts.path) if is_path else ""
-        return cls(path, unquote(parts.hostname or "localhost"), port, number, login)
+        return cls(path, unquote(parts.hostname or "localhost"), port, number, login, ca)
 
     def connect(self, patience: float) -> socket.socket:
         """Connect."""
@@ -80,7 +86,18 @@ class Address:
                 reached.close()
                 raise
         reached.settimeout(patience)
-        return reached
+        return reached if self.ca is None else self._encrypted(reached)
+
+    def _encrypted(self, plain: socket.socket) -> socket.socket:
+        """Speak TLS from now on, to whom a trusted certificate names."""
+        import ssl
+
+        try:
+            context = ssl.create_default_context(cafile=self.ca or None)
+            return context.wrap_socket(plain, server_hostname=self.host)
+        except BaseException:
+            plain.close()
+            raise
 
     def __str__(self) -> str:
         return self.path or f"{self.host}:{self.port}"
@@ -262,7 +279,8 @@ class Script:
         except Refused as error:
             if not str(error).startswith("NOSCRIPT"):
                 raise
-        return self._connection.ask([("EVAL", self._source, *rest)])[0]
+        loading = ("SCRIPT", "LOAD", self._source)
+        return self._connection.ask([loading, ("EVALSHA", self.sha, *rest)])[1]
 
 
 def _packed(command: Sequence[Any]) -> bytes:

@@ -72,6 +72,19 @@ class Events:
             rows = self._connection.xrevrange(self._key, "+", "-", count=1)
         return rows[0][0].decode() if rows else "0"
 
+    def after(self, place: str, *, count: int) -> tuple[Sequence[Event], bool]:
+        """Return the first events after an id, and whether what came next to it is forgotten.
+
+        From "0" on, what is forgotten can't be told.
+        """
+        with broker_errors():
+            rows = self._connection.xrange(
+                self._key, "-" if place == "0" else place, "+", count=count + 1
+            )
+        is_known = bool(rows) and rows[0][0].decode() == place
+        is_gap = bool(rows) and place != "0" and not is_known
+        return list(_fitting(rows[is_known : is_known + count], job=None, host=None)), is_gap
+
     def follow(
         self, after: str, *, patience: float, job: str | None = None, host: str | None = None
     ) -> tuple[str, Sequence[Event]]:

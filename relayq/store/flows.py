@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from relayq.errors import AmbiguousId, NoSuchJob
@@ -141,19 +142,28 @@ class Flows:
         return list(zip(words[::2], words[1::2], strict=True))
 
     def rerun(
-        self, ids: Sequence[str], *, template: str, flow: str = "", force: bool = False
+        self,
+        ids: Sequence[str],
+        *,
+        template: str,
+        flow: str = "",
+        force: bool = False,
+        consent: bytes = b"",
+        consents: Sequence[bytes] = (),
     ) -> Rerun:
         """Run again what failed or was cancelled of these jobs, and what comes after that.
 
         All of it is done in one step, or nothing. The ids are in an order in which each comes after
         those that it waits for, as `members` are; jobs that one of them became need not be named.
+        `consents` are a person's signed words for each of them, `consent` that for all.
         """
         word, *said = self._scripts.call(
             "rerun",
-            list(ids),
+            [part for pair in zip_longest(ids, consents, fillvalue=b"") for part in pair],
             template=template,
             flow=flow,
             force="1" if force else "",
+            consent=consent,
             who=self._jobs.who,
         )
         texts = tuple(part.decode() for part in said)

@@ -144,6 +144,15 @@ class Hosts:
                 hosts.append(_host(name, raw, active, queued, claimed, at - online_within))
         return sorted(hosts, key=lambda host: host.name)
 
+    def is_any_near(self, *, within: float) -> bool:
+        """Tell whether any host had a heartbeat that recently, in seconds, if it stopped or not."""
+        pipe = self._connection.pipeline(transaction=False)
+        pipe.time()
+        pipe.zrange(self._keys("hosts"), -1, -1, withscores=True)
+        with broker_errors():
+            (seconds, micros), newest = pipe.execute()
+        return any(seen > seconds + micros / 1e6 - within for _, seen in newest)
+
     def names(self) -> set[str]:
         """Return the names of all hosts that ever registered."""
         with broker_errors():

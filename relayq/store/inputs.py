@@ -23,7 +23,8 @@ INPUT_TTL = 86_400
 class InputPiece:
     """Bytes from `position` on; the last one of an input `is_end`.
 
-    `size` is that of the submitter's terminal, rows and columns, when it has changed.
+    `size` is that of the submitter's terminal, rows and columns, when it has changed. The
+    `signature` says who sent it (relayq.feeding).
     """
 
     position: int
@@ -31,6 +32,7 @@ class InputPiece:
     is_end: bool = False
     size: tuple[int, int] | None = None
     entry: bytes = b""
+    signature: bytes = b""
 
 
 class Inputs:
@@ -47,6 +49,7 @@ class Inputs:
             "p": piece.position,
             "d": piece.data,
             "end": int(piece.is_end),
+            "s": piece.signature,
         }
         if piece.size is not None:
             fields["size"] = "{} {}".format(*piece.size)
@@ -87,9 +90,19 @@ class Inputs:
 
 
 def _piece(entry: bytes, fields: Mapping[bytes, bytes]) -> InputPiece:
-    size = None
-    if b"size" in fields:
-        rows, columns = fields[b"size"].split()
-        size = (int(rows), int(columns))
-    is_end = fields[b"end"] == b"1"
-    return InputPiece(int(fields[b"p"]), fields[b"d"], is_end=is_end, size=size, entry=entry)
+    """Return an entry as a piece; one that is none is empty, and signed by nobody."""
+    try:
+        size = None
+        if b"size" in fields:
+            rows, columns = fields[b"size"].split()
+            size = (int(rows), int(columns))
+        return InputPiece(
+            int(fields[b"p"]),
+            fields[b"d"],
+            is_end=fields[b"end"] == b"1",
+            size=size,
+            entry=entry,
+            signature=fields[b"s"],
+        )
+    except (KeyError, ValueError):
+        return InputPiece(0, b"", entry=entry)

@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 from itertools import count, islice
 from typing import TYPE_CHECKING, Any
 
-from relayq.errors import AmbiguousId, NoSuchJob, RelayqError
+from relayq.errors import AmbiguousId, NoSuchJob
 from relayq.model.grants import granted
 from relayq.model.jobs import FINAL, JobRecord, JobState, Spec, normal_id
 from relayq.model.moves import MOVES
 from relayq.model.placement import queue_of
-from relayq.model.progress import Progress
 from relayq.store.keys import Keys
+from relayq.store.records import record
 from relayq.store.scripts import Scripts, broker_errors
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class Jobs:
         with broker_errors():
             answers = pipe.execute()
         pairs = zip(wanted, answers[::2], answers[1::2], strict=True)
-        return [_record(id, fields, signed) for id, fields, signed in pairs if fields]
+        return [record(id, fields, signed) for id, fields, signed in pairs if fields]
 
     def find(self, text: str) -> str:
         """Return the id that `text` is, or that only it begins."""
@@ -197,10 +197,13 @@ class Jobs:
         with broker_errors():
             return dict(zip(JobState, pipe.execute(), strict=True))
 
-    def family(self, root: str) -> Sequence[str]:
-        """Return the ids of all jobs below a root: those that it submitted, and that these did."""
+    def family(self, *roots: str) -> Sequence[str]:
+        """Return the ids of all jobs below roots: those that they submitted, and that these did."""
+        if not roots:
+            return []
         with broker_errors():
-            return [id.decode() for id in self._connection.smembers(self._keys("family", root))]
+            found = self._connection.sunion([self._keys("family", root) for root in roots])
+        return [id.decode() for id in found]
 
     def outcome(self, id: str) -> bytes | None:
         """Return the signed outcome of the last attempt that ended, or None."""
@@ -247,13 +250,33 @@ class Jobs:
         Returns ("cancelled", None), ("asked", host) for a running one, or the final state that
         it already has.
         """
-        word, *host = self._words("cancel", id, who=self.who)
-        return word, host[0] if host else None
+        word, host = self.cancel_all([id])[0]
+        if word == "gone":
+            raise NoSuchJob(f"no such job: {id}", hint="relayq ps -a")
+        return word, host
+
+    def cancel_all(self, ids: Sequence[str]) -> Sequence[tuple[str, str | None]]:
+        """Cancel jobs as `cancel` does, `BATCH` of them at a time; "gone" is the word for none.
+
+        Within a batch nothing starts in the room that another one of it leaves.
+        """
+        said: list[tuple[str, str | None]] = []
+        for start in range(0, len(ids), BATCH):
+            answer = self._scripts.call("cancel", ids[start : start + BATCH], who=self.who)
+            words = [word.decode() for word in answer]
+            said += [(word, host or None) for word, host in zip(*[iter(words)] * 2, strict=True)]
+        return said
 
     def retry(
-        self, id: str, *, template: str, force: bool = False, note: str = ""
+        self,
+        id: str,
+        *,
+        template: str,
+        force: bool = False,
+        note: str = "",
+        consent: bytes = b"",
     ) -> tuple[str, str | None]:
-        """Queue an ended or parked job again, with a person's remark.
+        """Queue an ended or parked job again, with a person's remark and their signed consent.
 
         Returns ("queued", None), ("unfit", state), ("orphan", host) while an attempt that was
         judged lost may still run there, ("taken", id) while that job has its unique key, or
@@ -261,7 +284,7 @@ class Jobs:
         """
         forced = "1" if force else ""
         word, *rest = self._words(
-            "retry", id, template=template, force=forced, note=note, who=self.who
+            "retry", id, template=template, force=forced, note=note, consent=consent, who=self.who
         )
         return word, rest[0] if rest else None
 
@@ -273,6 +296,12 @@ class Jobs:
             "resolve", id, template=template, state=state, note=note, who=self.who
         )
         return rest[0] if word == "unfit" else word
+
+    def consent(self, id: str) -> bytes | None:
+        """Return a person's word that a job may run again, as it was signed; nobody checked it."""
+        with broker_errors():
+            found = self._connection.hget(self._keys("job", id), "consent")
+        return bytes(found) if found else None
 
     def signed_spec(self, id: str) -> bytes:
         """Return the spec as it was signed; nobody has checked it."""
@@ -407,92 +436,3 @@ def _among_others(spec: Spec) -> dict[str, str]:
 def _queue_on_a_host(spec: Spec) -> str:
     """Return the queue of this job on a host that isn't known yet, with HOST for its name."""
     return queue_of(replace(spec.constraints, on=(_SOME_HOST,))).replace(_SOME_HOST, "HOST")
-
-
-def _record(id: str, raw: Mapping[bytes, bytes], signed: bytes | None) -> JobRecord:
-    fields = {key.decode(): value.decode() for key, value in raw.items()}
-
-    def number(name: str) -> float | None:
-        return float(fields[name]) if name in fields else None
-
-    def whole(name: str) -> int | None:
-        return int(fields[name]) if name in fields else None
-
-    try:
-        state = JobState(fields["state"])
-    except ValueError as error:
-        raise RelayqError(
-            f"{id} is {fields['state']!r}, a state that this relayq doesn't know",
-            hint="a newer relayq wrote it: install the same version here",
-        ) from error
-    return JobRecord(
-        id=id,
-        kind=fields["kind"],
-        state=state,
-        queue=fields["queue"],
-        priority=int(fields["priority"]),
-        created_at=float(fields["created"]),
-        spec=_readable_spec(signed),
-        attempt=int(fields.get("attempt", 0)),
-        host=fields.get("host"),
-        phase=fields.get("phase"),
-        reason=fields.get("reason"),
-        exit_code=whole("exit"),
-        signal=whole("signal"),
-        claimed_at=number("claimed"),
-        started_at=number("started"),
-        finished_at=number("finished"),
-        due_at=number("due"),
-        cancel_at=number("cancel"),
-        pause_at=_asked_at(fields.get("pause")),
-        paused_at=number("paused_at"),
-        paused=fields.get("paused"),
-        failures=int(fields.get("failures", 0)),
-        losses=int(fields.get("losses", 0)),
-        note=fields.get("note"),
-        boot=fields.get("boot"),
-        may_run="orphan" in fields,
-        overflow_at=number("widens"),
-        expires_at=number("expires"),
-        progress=noted_in(fields),
-        halted=fields.get("halted"),
-        fanned=tuple(fields.get("fanned", "").split()),
-        **_agents_part(fields),
-    )
-
-
-def _agents_part(fields: Mapping[str, str]) -> dict[str, Any]:
-    """Return what only the records of agents' jobs have, and of those that ask a person."""
-    found: dict[str, Any] = {
-        name: fields[name] for name in ("account", "question", "asks") if name in fields
-    }
-    found |= {name: int(fields[name]) for name in ("tokens_in", "tokens_out") if name in fields}
-    if "cost_micro" in fields:
-        found["cost_usd"] = int(fields["cost_micro"]) / 1e6
-    if "question" in fields:
-        choices = json.loads(fields.get("choices") or "[]")
-        found |= {"choices": tuple(choices), "asked_at": float(fields["asked_at"])}
-    return found
-
-
-def noted_in(fields: Mapping[str, str]) -> Progress | None:
-    """Return the progress that a record's fields tell of."""
-    said = fields.get("progress")
-    if said is None:
-        return None
-    found = Progress.from_dict(json.loads(said))
-    return None if found is None else replace(found, at=float(fields["progress_at"]))
-
-
-def _asked_at(wish: str | None) -> float | None:
-    return None if wish is None else float(json.loads(wish)["since"])
-
-
-def _readable_spec(signed: bytes | None) -> Spec | None:
-    """Read a spec for show only: nothing runs on the word of an unchecked one."""
-    if signed is None:
-        return None
-    try:
-        return Spec.from_dict(json.loads(signed.split(b" ", 2)[2]))
-    except (ValueError, IndexError, TypeError):
-        return None

@@ -17,7 +17,8 @@ KEYS: dict[str, tuple[str, str, str]] = {
         "meta",
         "hash",
         "fleet key id, Redis run id, last tick, lease times, quiet time, storm brake, the "
-        "sweep's place, the registry's version, whether a claim met the fleet's limit; permanent",
+        "sweep's place, the registry's version, whether a claim met the fleet's limit, "
+        "sealed keys of the fleet; permanent",
     ),
     "ids": ("ids", "zset", "every job id, all scores 0, for look-up by prefix; permanent"),
     "recent": ("recent", "list", "the ids that were submitted last, newest first; permanent"),

@@ -11,8 +11,8 @@ import redis
 
 from relayq.model.jobs import JobState, Token
 from relayq.model.progress import Progress
-from relayq.store.jobs import noted_in
 from relayq.store.keys import Keys
+from relayq.store.records import noted_in
 from relayq.store.scripts import Scripts, broker_errors
 
 _PAGE = 500

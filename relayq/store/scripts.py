@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from relayq.errors import BrokerFull, BrokerUnavailable, RelayqError
 from relayq.store.direct import Direct, PasswordRefused, Refused, Unreachable
+from relayq.store.replicas import NONE, Replicas
 
 if TYPE_CHECKING:
     import redis
@@ -25,6 +26,8 @@ from relayq.store.keys import Keys
 _FOLDER = Path(__file__).with_name("lua")
 _ARGS = re.compile(r"^-- args: (.+)$", re.MULTILINE)
 _USES = re.compile(r"^-- uses: (.+)$", re.MULTILINE)
+#: Said to a command, and to a script: its caller needs the right to every command in it.
+_NOT_ALLOWED = re.compile("^NOPERM|user executing the script can't")
 _THEN = re.compile(r"^-- then: (\w+)$", re.MULTILINE)
 
 
@@ -43,14 +46,31 @@ def _as_ours(error: Exception, what: str) -> RelayqError | None:
     """Return what relayq calls an error of Redis; None if it isn't one, or a mistake of ours."""
     if isinstance(error, (PasswordRefused, *_sorts("AuthenticationError"))):
         return BrokerUnavailable(
-            f"{what} refuses the password: {error}", hint="check broker.password_file in config.yml"
+            f"{what} refuses the password: {error}",
+            hint="broker.user and broker.password_file in config.yml; or join by a new token: "
+            "relayq broker token on the broker's machine",
+        )
+    if "CERTIFICATE_VERIFY_FAILED" in str(error):
+        return BrokerUnavailable(
+            f"{what} shows a certificate that can't be trusted: {_reason(error)}",
+            hint="is broker.ca_file the ca.crt of the broker's machine, and broker.host its name?",
         )
     if isinstance(error, (Unreachable, *_sorts("ConnectionError", "TimeoutError"))):
         return BrokerUnavailable(
             f"can't reach {what}: {str(error).rstrip('.')}",
-            hint="is its machine up, and on the network? (broker.host in config.yml)",
+            hint=_hint(str(error)),
         )
     if isinstance(error, (Refused, *_sorts("ResponseError"))):
+        if isinstance(error, _sorts("NoPermissionError")) or _NOT_ALLOWED.search(str(error)):
+            return RelayqError(
+                f"{what} doesn't allow its user this: {error}",
+                hint="on the broker's machine, relayq broker users says who is what",
+            )
+        if str(error).startswith("NOREPLICAS"):
+            return BrokerUnavailable(
+                f"{what} has too few replicas, and takes nothing that only it would have",
+                hint="are their machines up, and Redis on them? relayq doctor",
+            )
         out_of_memory = isinstance(error, _sorts("OutOfMemoryError"))
         if out_of_memory or "OOM command" in str(error) or "MISCONF" in str(error):
             return BrokerFull(
@@ -58,6 +78,20 @@ def _as_ours(error: Exception, what: str) -> RelayqError | None:
                 hint="free memory or disk on the broker's machine",
             )
     return None
+
+
+def _hint(error: str) -> str:
+    """Return what to look at, for what can be told of a connection that failed."""
+    if "handshake" in error or "WRONG_VERSION" in error:
+        return "does it speak TLS at all? (broker.tls in config.yml)"
+    if "reset by peer" in error:
+        return "was it just restarted, or does it speak TLS only? (broker.tls in config.yml)"
+    return "is its machine up, and on the network? (broker.host in config.yml)"
+
+
+def _reason(error: Exception) -> str:
+    """Return what OpenSSL says of a certificate, without its codes."""
+    return str(error).rpartition("failed: ")[2].partition(" (_ssl")[0]
 
 
 def _sorts(*names: str) -> tuple[type[Exception], ...]:
@@ -69,12 +103,16 @@ def _sorts(*names: str) -> tuple[type[Exception], ...]:
 class _Sent:
     """A script that was sent, over a connection that nobody else uses until the answer was read."""
 
-    def __init__(self, pool: Any, sha: str, keys: Sequence[str], values: Sequence[Any]) -> None:
+    def __init__(
+        self, pool: Any, sha: str, keys: Sequence[str], values: Sequence[Any], replicas: Replicas
+    ) -> None:
         # Untyped, since redis-py leaves its connections' methods so.
         self._pool = pool
+        self._replicas = replicas
         self._connection = pool.get_connection()
+        commands = [("EVALSHA", sha, len(keys), *keys, *values), *replicas.commands]
         try:
-            self._connection.send_command("EVALSHA", sha, len(keys), *keys, *values)
+            self._connection.send_packed_command(self._connection.pack_commands(commands))
         except BaseException:
             self._drop()
             raise
@@ -82,35 +120,52 @@ class _Sent:
     def answer(self) -> Any:
         """Wait for the answer."""
         try:
-            answer = self._connection.read_response()
-        except _sorts("ResponseError"):
-            self._pool.release(self._connection)
-            raise
-        except BaseException:
-            self._drop()
+            answer, *reached = [self._read() for _ in range(1 + len(self._replicas.commands))]
+            if isinstance(answer, Exception):
+                raise answer
+            self._replicas.check(reached)
+        except BaseException as error:
+            # The connection of an answer that is no more than an error is as good as before.
+            self._drop(is_good=isinstance(error, _sorts("ResponseError")))
             raise
         self._pool.release(self._connection)
         return answer
 
-    def _drop(self) -> None:
+    def _read(self) -> Any:
+        try:
+            return self._connection.read_response()
+        except _sorts("ResponseError") as error:
+            return error
+
+    def _drop(self, *, is_good: bool = False) -> None:
         # Half a command, or an answer that is still to come, must not meet the next call.
-        self._connection.disconnect()
+        if not is_good:
+            self._connection.disconnect()
         self._pool.release(self._connection)
 
 
 class Scripts:
     """The scripts of one data set; `offset` shifts Redis' clock in tests and is 0 otherwise."""
 
-    def __init__(self, connection: redis.Redis, keys: Keys, offset: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        connection: redis.Redis,
+        keys: Keys,
+        offset: Callable[[], float],
+        replicas: Replicas = NONE,
+    ) -> None:
         self._connection = connection
         self._keys = keys
         self.offset = offset
+        self._replicas = replicas
         self._loaded: dict[str, tuple[Any, list[str]]] = {}
 
     def call(self, script_name: str, rest: Sequence[Any] = (), **arguments: Any) -> Any:
         """Run one script atomically; bytes stay bytes, words are bytes too."""
+        if self._replicas.are_waited_for(script_name):
+            return self.send(script_name, rest, **arguments)()
         script, values = self._prepared(script_name, arguments)
-        with broker_errors():
+        with self._errors():
             return script(keys=[self._keys("meta")], args=[*values, *rest])
 
     def call_all(
@@ -122,12 +177,17 @@ class Scripts:
         """
         if isinstance(self._connection, Direct):
             return [self.call(script_name, rest, **arguments) for rest, arguments in calls]
-        with broker_errors():
-            pipe = self._connection.pipeline(transaction=False)
+        with self._errors():
+            # Untyped in redis-py.
+            pipe: Any = self._connection.pipeline(transaction=False)
             for rest, arguments in calls:
                 script, values = self._prepared(script_name, arguments)
                 script(keys=[self._keys("meta")], args=[*values, *rest], client=pipe)
-            return list(pipe.execute())
+            for command in self._replicas.commands:
+                pipe.execute_command(*command)
+            answers = list(pipe.execute())
+            self._replicas.check(answers[len(calls) :])
+        return answers[: len(calls)]
 
     def send(
         self, script_name: str, rest: Sequence[Any] = (), **arguments: Any
@@ -143,20 +203,35 @@ class Scripts:
         script, values = self._prepared(script_name, arguments)
         keys, values = [self._keys("meta")], [*values, *rest]
         sent: _Sent | None = None
-        with broker_errors(), suppress(*_sorts("ConnectionError")):
-            sent = _Sent(self._connection.connection_pool, script.sha, keys, values)
+        pool = self._connection.connection_pool
+        with self._errors(), suppress(*_sorts("ConnectionError")):
+            sent = _Sent(pool, script.sha, keys, values, self._replicas)
 
         def answer() -> Any:
-            with broker_errors():
+            with self._errors():
                 try:
                     if sent is not None:
                         return sent.answer()
                 except _sorts("NoScriptError", "ConnectionError"):
                     pass
                 # As `call` would: it loads the script, and replaces a broken connection once.
-                return script(keys=keys, args=values)
+                if not self._replicas.commands:
+                    return script(keys=keys, args=values)
+                self._connection.script_load(script.script)
+                return _Sent(pool, script.sha, keys, values, self._replicas).answer()
 
         return answer
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """As `broker_errors`; a primary that is none any more is looked for anew."""
+        try:
+            with broker_errors():
+                yield
+        except BrokerUnavailable:
+            if self._replicas.number:
+                self._connection.connection_pool.disconnect(inuse_connections=False)
+            raise
 
     def _prepared(self, name: str, arguments: Mapping[str, Any]) -> tuple[Any, list[Any]]:
         """Return a script and the values of its named arguments."""

@@ -1,17 +1,26 @@
 """Brokers behind Redis Sentinel: their URL, and a connection that follows the master.
 
-The URL is kombu's list, `sentinel://h1:26379;sentinel://h2:26379/0`, with one addition: a query
-`?master=name` names the master, `mymaster` without it. A user and password are the master's;
-the sentinels themselves are asked without.
+The URL is kombu's list, `sentinel://h1:26379;sentinel://h2:26379/0`, with options as its query:
+
+* `master=name`, the name that the sentinels know the master by; `mymaster` without it.
+* `replicas=1`: an answer counts once so many replicas have it as well, so a failover loses none of
+  them; 0 for a master that has no replica, or to live with that.
+* `sentinel_auth=yes`: the sentinels want the user and password, too. Else those are the master's,
+  and the sentinels are asked without.
+* `ssl_cert_reqs=required`, `ssl_ca_certs=file`: sentinels and Redis are spoken to over TLS.
 """
 
 from __future__ import annotations
 
+import re
+import ssl
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from redis.sentinel import Sentinel
 
 from relayq.errors import ConfigError
@@ -19,6 +28,7 @@ from relayq.errors import ConfigError
 DEFAULT_MASTER = "mymaster"
 DEFAULT_PORT = 26379
 _FORM = "sentinel://host:26379;sentinel://host:26379/0?master=mymaster"
+_OPTIONS = ("master", "replicas", "sentinel_auth", "ssl_cert_reqs", "ssl_ca_certs")
 
 
 def is_sentinel_url(url: str) -> bool:
@@ -28,13 +38,20 @@ def is_sentinel_url(url: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class SentinelUrl:
-    """Where the sentinels are, and which master and database to ask them for."""
+    """Where the sentinels are, which master and database to ask them for, and how.
+
+    `ca_file` is empty where all CAs that this machine trusts will do.
+    """
 
     addresses: tuple[tuple[str, int], ...]
     master: str = DEFAULT_MASTER
     db: int = 0
     username: str | None = None
     password: str | None = None
+    replicas: int = 1
+    has_sentinel_auth: bool = False
+    is_encrypted: bool = False
+    ca_file: str = ""
 
     @classmethod
     def parse(cls, url: str) -> SentinelUrl:
@@ -52,8 +69,12 @@ class SentinelUrl:
             raise _wrong("each address is sentinel://host:port")
         if len(dbs) > 1 or len(logins) > 1 or len(asked) < len(queries):
             raise _wrong("its addresses contradict each other")
-        if unknown := asked.keys() - {"master"}:
+        if unknown := asked.keys() - set(_OPTIONS):
             raise _wrong(f"it has no option {min(unknown)!r}")
+        if not re.fullmatch("[0-9]", asked.get("replicas", "1")):
+            raise _wrong("replicas is a number from 0 to 9")
+        if asked.get("sentinel_auth", "no") not in ("yes", "no"):
+            raise _wrong("sentinel_auth is yes or no")
         username, password = next(iter(logins), (None, None))
         return cls(
             addresses,
@@ -61,6 +82,10 @@ class SentinelUrl:
             db=next(iter(dbs), 0),
             username=unquote(username) if username else None,
             password=unquote(password) if password else None,
+            replicas=int(asked.get("replicas", "1")),
+            has_sentinel_auth=asked.get("sentinel_auth") == "yes",
+            is_encrypted="ssl_cert_reqs" in asked,
+            ca_file=asked.get("ssl_ca_certs", ""),
         )
 
     @property
@@ -74,13 +99,57 @@ class SentinelUrl:
             for host, port in self.addresses
         )
 
+    @property
+    def celery_settings(self) -> dict[str, Any]:
+        """What Celery must be told besides; its transport options are below their name."""
+        asking = {**self._login, **({"ssl": True, **self._checks} if self.is_encrypted else {})}
+        transport = {"master_name": self.master, "sentinel_kwargs": asking}
+        more = {"broker_use_ssl": self._checks} if self.is_encrypted else {}
+        return {"broker_transport_options": transport, **more}
+
+    @property
+    def _login(self) -> dict[str, Any]:
+        """How one logs in to a sentinel."""
+        if not self.has_sentinel_auth:
+            return {}
+        return {"username": self.username, "password": self.password}
+
+    @property
+    def _checks(self) -> dict[str, Any]:
+        """How a certificate is checked."""
+        return {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_ca_certs": self.ca_file or None}
+
+    def primaries(self, patience: float) -> dict[str, str | None]:
+        """Return whom each sentinel names as the primary, by its address; None for no answer."""
+        return {
+            f"{host}:{port}": self._primary(host, port, patience) for host, port in self.addresses
+        }
+
+    def _primary(self, host: str, port: int, patience: float) -> str | None:
+        options: dict[str, Any] = {**self._login, "socket_timeout": patience}
+        if self.is_encrypted:
+            options |= {"ssl": True, **self._checks}
+        asked = redis.Redis(
+            host=host, port=port, protocol=2, retry=Retry(NoBackoff(), 0), **options
+        )
+        try:
+            masters: Any = asked.sentinel_masters()
+        except redis.RedisError:
+            return None
+        finally:
+            asked.close()
+        known = masters.get(self.master)
+        return None if known is None else f"{known['ip']}:{known['port']}"
+
     def connect(self, **options: Any) -> redis.Redis:
         """Return a client of whichever Redis is the master; connects when it is first used."""
+        if self.is_encrypted:
+            options |= {"ssl": True, **self._checks}
         asking = {
             key: value
             for key, value in options.items()
-            if key.startswith("socket_") or key in ("protocol", "retry")
-        }
+            if key.startswith(("socket_", "ssl")) or key in ("protocol", "retry")
+        } | self._login
         # redis-py has no types for it.
         make: Any = Sentinel
         client: redis.Redis = make(list(self.addresses), sentinel_kwargs=asking).master_for(

@@ -7,11 +7,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from relayq import clock
+from relayq.model.access import ADMIN
 from relayq.store.scripts import broker_errors
 
 if TYPE_CHECKING:
     import redis
 
+#: What INFO calls replicas, and after how many seconds one isn't up to date any more.
+_REPLICAS = tuple(f"slave{number}" for number in range(10))
+_LAGS = 10
 #: What `doctor` compares with what relayq's promises rest on.
 SETTINGS = (
     "appendonly",
@@ -52,6 +56,8 @@ class Server:
     aof_delayed: int
     saved_at: float
     replica_of: str | None
+    #: How many replicas there are that have what it has, or nearly.
+    replicas: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +114,8 @@ class ServerFacts:
         found: dict[str, str] = {}
         from redis.exceptions import ResponseError
 
+        if not self._is_owner():
+            return {}
         with broker_errors():
             try:
                 for name in SETTINGS:
@@ -121,6 +129,8 @@ class ServerFacts:
         """Return who is connected; nobody where CLIENT LIST isn't allowed."""
         from redis.exceptions import ResponseError
 
+        if not self._is_owner():
+            return []
         with broker_errors():
             try:
                 rows = self._connection.client_list()
@@ -136,6 +146,17 @@ class ServerFacts:
             )
             for row in rows
         ]
+
+    def _is_owner(self) -> bool:
+        """Tell whether who asks may see it all; Redis keeps a list of those whom it refuses."""
+        from redis.exceptions import ResponseError
+
+        with broker_errors():
+            try:
+                name = self._connection.execute_command("ACL", "WHOAMI")
+            except ResponseError:
+                return False
+        return _text(name) in ("default", ADMIN)
 
     def pauses(self, *, since: float) -> Mapping[str, float]:
         """Return what held Redis up last, by its cause, in seconds; only since an instant."""
@@ -173,7 +194,14 @@ def server_from(info: Mapping[str, Any]) -> Server:
         aof_delayed=int(info.get("aof_delayed_fsync", 0)),
         saved_at=float(info.get("rdb_last_save_time", 0)),
         replica_of=replica_of,
+        replicas=sum(_is_following(value) for name, value in info.items() if name in _REPLICAS),
     )
+
+
+def _is_following(replica: object) -> bool:
+    """Tell whether a replica is up to date, of which INFO says this."""
+    told = replica if isinstance(replica, Mapping) else {}
+    return told.get("state") == "online" and int(told.get("lag", _LAGS)) < _LAGS
 
 
 def _text(value: bytes | str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from relayq.model.accounts import accounts_of
@@ -58,6 +58,16 @@ class Places:
         with broker_errors():
             first = self._connection.zrange(self._keys("state", "queued"), 0, 0, withscores=True)
         return float(first[0][1]) if first else None
+
+    def queued(self, queues: Iterable[str] = ()) -> dict[str, int]:
+        """Return how many jobs wait in each of these queues, and in all queues of needs."""
+        with broker_errors():
+            registered = self._connection.zrange(self._keys("queues"), 0, -1)
+            names = list(dict.fromkeys([*queues, *(name.decode() for name in registered)]))
+            pipe = self._connection.pipeline(transaction=False)
+            for name in names:
+                pipe.zcard(self._keys("queue", name))
+            return dict(zip(names, pipe.execute(), strict=True))
 
     def running_on(self, hosts: Sequence[str]) -> dict[str, tuple[str, ...]]:
         """Return for each of the hosts the ids that it runs."""

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import threading
 
 import pytest
 
+from relayq import clock
 from relayq.artifacts import Artifacts
 from relayq.config import Broker, Config, Serve
 from relayq.contents import Digest
 from relayq.errors import FileChanged, NoFileService
 from relayq.model.files import INLINE
+from relayq.signing import Signer
 from relayq.store.artifacts import ANNOUNCED
 from tests.redis.fleet import spec
 
@@ -114,18 +117,35 @@ def test_the_sweep_lets_go_of_what_jobs_used_that_are_gone(store, fleet):
     assert ttl(store, "artifact", SHA) > 0
 
 
-def test_one_file_service_is_announced_at_a_time(store):
-    assert store.artifacts.announced() is None
+def test_one_file_service_is_announced_at_a_time(store, artifacts):
+    assert artifacts.announced() is None
 
-    assert store.artifacts.announce("one", {"port": 1}) is None
-    assert store.artifacts.announce("other", {"port": 2}) == "one"
-    assert store.artifacts.announced() == {"name": "one", "port": 1}
+    assert artifacts.announce("one", {"port": 1}) is None
+    assert artifacts.announce("other", {"port": 2}) == "one"
+    assert artifacts.announced()["port"] == 1
     assert 0 < ttl(store, "fileserver", "") <= ANNOUNCED
 
-    store.artifacts.withdraw("other")
-    assert store.artifacts.announced() is not None
-    store.artifacts.withdraw("one")
-    assert store.artifacts.announce("other", {"port": 2}) is None
+    artifacts.withdraw("other")
+    assert artifacts.announced() is not None
+    artifacts.withdraw("one")
+    assert artifacts.announce("other", {"port": 2}) is None
+
+
+def test_who_only_has_redis_can_not_say_where_files_and_tokens_go(store, artifacts, fleet):
+    lie = {"name": "x", "url": "http://evil.example", "host": "x", "port": 1, "at": clock.now()}
+    stranger = Signer(b"another fleet's key, or a guess")
+
+    for said in (
+        json.dumps(lie).encode(),
+        stranger.sign_note("fileserver", json.dumps(lie).encode()),
+        fleet.signer.sign_note("schedule", json.dumps(lie).encode()),
+        fleet.signer.sign_note("fileserver", json.dumps({**lie, "at": 0}).encode()),
+    ):
+        store.artifacts.announce(said)
+        assert artifacts.service() is None
+
+    # And it doesn't keep the real one silent.
+    assert artifacts.announce("one", {"host": "10.0.0.7", "port": 8123, "url": None}) is None
 
 
 @pytest.fixture
@@ -193,7 +213,7 @@ def test_the_service_is_where_this_machine_finds_the_broker(
     artifacts = Artifacts(store, Config(tmp_path, broker=broker, serve=serve), fleet.signer)
     assert artifacts.service() is None
 
-    store.artifacts.announce("one", {"host": "10.0.0.7", "port": 8123, "url": None, **announced})
+    artifacts.announce("one", {"host": "10.0.0.7", "port": 8123, "url": None, **announced})
 
     service = artifacts.service(lasts=60)
     assert service.url == url

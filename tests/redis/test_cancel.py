@@ -160,3 +160,20 @@ def test_messages_to_a_host_that_sleeps_do_not_pile_up(fleet, store):
     fleet.cancel(id)
 
     assert store.connection.llen(fleet.key("control", "pi4")) == 1000
+
+
+def test_many_are_cancelled_before_anything_starts_in_the_room_that_they_leave(fleet, store):
+    ended = reach(fleet, JobState.SUCCEEDED)
+    running = reach(fleet, JobState.RUNNING)
+    queued = [fleet.submit() for _ in range(3)]
+
+    said = store.jobs.cancel_all([queued[0], running, "nosuchjob000", ended, *queued[1:]])
+
+    words = [word for word, _ in said]
+    assert words == ["cancelled", "asked", "gone", "succeeded", "cancelled", "cancelled"]
+    assert [host for _, host in said if host] == ["pi4"]
+    assert {fleet.state(id) for id in queued} == {JobState.CANCELLED}
+
+
+def test_a_cancel_of_nothing_asks_nothing(store):
+    assert store.jobs.cancel_all([]) == []

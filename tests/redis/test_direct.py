@@ -74,6 +74,11 @@ def answering(act: Callable[[socket.socket], None]) -> Iterator[str]:
             "unix://:pass@/run/redis.sock",
             Address("/run/redis.sock", "localhost", 6379, 0, ("pass",)),
         ),
+        (
+            "rediss://box:7/0?ssl_cert_reqs=required&ssl_ca_certs=/my%20ca.crt",
+            Address("", "box", 7, 0, (), "/my ca.crt"),
+        ),
+        ("rediss://box/1?ssl_cert_reqs=required", Address("", "box", 6379, 1, (), "")),
     ],
 )
 def test_an_address_is_read_as_redis_py_reads_it(url, expected):

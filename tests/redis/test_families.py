@@ -75,7 +75,7 @@ def test_a_cancel_takes_all_descendants_along(fleet, store):
     one = child(root)
     fleet.dispatcher.submit([one])
 
-    families.cancel(store, root)
+    families.cancel(store, [root])
 
     assert store.jobs.fetch(one.id).state is JobState.CANCELLED
     with pytest.raises(RelayqError, match="is to end"):

@@ -5,7 +5,7 @@ import pytest
 from relayq.dispatch import TEMPLATE
 from relayq.errors import AmbiguousId, Conflict, NoSuchJob
 from relayq.model.halts import Halt
-from relayq.model.jobs import JobState
+from relayq.model.jobs import JobState, Spec
 from relayq.store.flows import FlowRecord, group_of
 from tests.redis.fleet import spec
 
@@ -240,6 +240,18 @@ def test_a_rerun_counts_halts_anew(fleet):
     host.run(second.id, FAILED)
 
     assert fleet.state(third.id) is CANCELLED
+
+
+def test_a_rerun_leaves_a_persons_word_with_each_job_that_runs_again(fleet, store):
+    ids = chain(fleet)
+    fleet.host().run(ids[0], FAILED)
+
+    fleet.dispatcher.rerun(ids)
+
+    signer = fleet.dispatcher.signer
+    for id in ids:
+        assert signer.check_consent(store.jobs.consent(id)).covers(Spec(id, "run_command", {}))
+    assert store.jobs.consent(fleet.submit()) is None
 
 
 def test_a_rerun_of_nothing_changes_nothing(fleet, store):

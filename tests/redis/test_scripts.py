@@ -83,10 +83,10 @@ def test_a_missing_or_surplus_argument_is_refused_by_name(scripts):
 
 
 def test_a_script_is_loaded_again_after_redis_forgot_it(scripts, store):
-    assert scripts.call("cancel", id="nosuchjob000", who="") == [b"gone"]
+    assert scripts.call("cancel", ["nosuchjob000"], who="") == [b"gone", b""]
     store.connection.script_flush()
 
-    assert scripts.call("cancel", id="nosuchjob000", who="") == [b"gone"]
+    assert scripts.call("cancel", ["nosuchjob000"], who="") == [b"gone", b""]
 
 
 def test_two_data_sets_do_not_see_each_other(fleet, store):

@@ -39,7 +39,7 @@ class Sentinels:
     def __init__(self, binary, directory):
         self.binary, self.directory, self.processes = binary, Path(directory), {}
         self.master, self.replica, self.sentinel = free_ports(3)
-        self.url = f"sentinel://:secret@127.0.0.1:{self.sentinel}/1?master=fleet"
+        self.url = f"sentinel://:secret@127.0.0.1:{self.sentinel}/1?master=fleet&replicas=0"
         login = "requirepass secret\nmasterauth secret\nrepl-diskless-sync-delay 0\nsave ''\n"
         self.start(self.master, f"port {self.master}\n{login}")
         self.start(self.replica, f"port {self.replica}\n{login}replicaof 127.0.0.1 {self.master}\n")

@@ -33,8 +33,8 @@ def test_a_server_says_what_it_is(store, connection):
     assert server.replica_of is None
 
 
-def test_the_settings_are_told(store):
-    settings = store.server.settings()
+def test_the_settings_are_told(connection):
+    settings = Store(connection).server.settings()
 
     assert settings["appendonly"] == "no"
     assert settings["maxmemory-policy"] == "noeviction"
@@ -65,10 +65,12 @@ def test_clocks_of_one_machine_agree(store):
     assert 0 < said.latency < 1.0
 
 
-def test_who_is_connected_is_told(store, connection):
+def test_who_is_connected_is_told_to_the_owner(store, connection):
     connection.client_setname("the-test")
 
-    assert "the-test" in {client.name for client in store.server.clients()}
+    assert "the-test" in {client.name for client in Store(connection).server.clients()}
+    assert store.server.clients() == []
+    assert store.server.settings() == {}
 
 
 def test_what_held_redis_up_is_told_while_it_is_recent(store, connection):

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from select import select
 
+from tests.system import forking
 from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
@@ -30,7 +31,7 @@ def environ() -> dict[str, str]:
 def relayq(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
     """Run one command to its end."""
     options = {"text": True, "timeout": 60, "env": environ(), **SILENT, **options}
-    return subprocess.run(argv(*arguments), **options)
+    return forking.run(arguments, **options)
 
 
 def begin(*arguments: str, **options) -> subprocess.Popen[str]:

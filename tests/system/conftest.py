@@ -15,6 +15,7 @@ import pytest
 from relayq import Relay, config, embedded
 from relayq.client import Job
 from relayq.host.process import Shim, attempts
+from tests.conftest import refusals
 from tests.probing import remember
 from tests.waiting import until
 
@@ -45,7 +46,12 @@ class Fleet:
         remember(home)
         self.broker = embedded.start_broker(self.config)
         self.worker: subprocess.Popen[bytes] | None = None
-        self.relay = Relay(url=self.broker.url, say=lambda _: None)
+        self.relay = Relay(url=self.client_url(), say=lambda _: None)
+
+    def client_url(self) -> str:
+        """Return the broker's URL for who only asks, which has fewer rights than a worker."""
+        secret = embedded.add_user(self.config, "client-test", role="client")
+        return f"redis://client-test:{secret}@127.0.0.1:{self.broker.port}/0"
 
     @property
     def job(self) -> Job:
@@ -97,6 +103,7 @@ class Fleet:
         for shim in left:
             shim.wait(10)
         self.relay.close()
+        assert not refusals(self.config)
 
 
 def start_fleet(home: Path, patch: pytest.MonkeyPatch, *, working: bool = True) -> Iterator[Fleet]:

@@ -6,6 +6,7 @@ itself is never touched and two runs of the tests can't meet. Needs root and ip(
 
 from __future__ import annotations
 
+import itertools
 import os
 import secrets
 import shlex
@@ -22,6 +23,7 @@ from time import monotonic
 
 import psutil
 
+from relayq import config, embedded
 from tests.probing import remember
 from tests.waiting import until
 
@@ -30,6 +32,17 @@ RELAYQ = (sys.executable, "-m", "relayq")
 PORT = 21_077
 #: From TERM to KILL on every host.
 GRACE = 2.0
+#: Of one fleet, the broker's among them.
+MOST_HOSTS = 8
+_REFUSALS = """
+from relayq import config, embedded
+from relayq.store import connect
+own = config.load()
+if embedded.running_broker(own) is None:
+    raise SystemExit(1)
+for line in connect(embedded.admin_url(own)).access.refusals():
+    print(line)
+"""
 
 
 def ip(*words: str) -> str:
@@ -133,6 +146,7 @@ class Host:
     name: str
     namespace: str
     address: str
+    user: str
     worker: Command | None = field(default=None)
     path: str = field(default_factory=lambda: os.environ["PATH"])
 
@@ -171,16 +185,14 @@ class Host:
                     (folder / program.name).symlink_to(program)
 
     def configure(self, worker: str = "", *, key: str | None = None) -> None:
-        """Write what a new host is given: config.yml, the broker's password, the fleet's key."""
+        """Write what a new host is given: config.yml, its user's password, the fleet's key."""
         self.relayq_home.mkdir(parents=True, mode=0o700)
         remember(self.relayq_home)
-        address = self.fleet.broker.address
+        broker = f"host: {self.fleet.broker.address}, port: {PORT}, user: {self.user}"
         (self.relayq_home / "config.yml").write_text(
-            f"broker: {{host: {address}, port: {PORT}, password_file: password}}\n"
-            f"defaults: {{grace: {GRACE}}}\n{worker}"
+            f"broker: {{{broker}, password_file: password}}\ndefaults: {{grace: {GRACE}}}\n{worker}"
         )
-        password = self.fleet.broker.relayq_home / "broker" / "password"
-        self.write_secret("password", password.read_text().strip())
+        self.write_secret("password", self.fleet.secrets[self.user])
         self.write_secret("fleet.key", key or self.fleet.key)
 
     def write_secret(self, name: str, text: str) -> None:
@@ -246,6 +258,7 @@ class Fleet:
         self.settings = settings
         self.directory = Path(tempfile.mkdtemp(prefix="rq-fleet-", dir="/tmp"))
         self.key = secrets.token_hex(32)
+        self.secrets: dict[str, str] = {}
         self.transcript: list[str] = []
         self.hosts: list[Host] = []
         self._commands: list[Command] = []
@@ -259,7 +272,8 @@ class Fleet:
     def _add(self, name: str) -> Host:
         number = len(self.hosts) + 1
         namespace = f"{self._tag}-{number}"
-        host = Host(self, name, namespace, f"{self._network}.{number}")
+        role = "client" if name == "client" else "worker"
+        host = Host(self, name, namespace, f"{self._network}.{number}", f"{role}-{number}")
         ip("netns", "add", namespace)
         self.hosts.append(host)
         host.home.mkdir(parents=True)
@@ -276,7 +290,10 @@ class Fleet:
         return host
 
     def add(self, name: str, worker: str = "", *, key: str | None = None) -> Host:
-        """Add a host with this hostname; `worker` is that section of its config.yml."""
+        """Add a host with this hostname; `worker` is that section of its config.yml.
+
+        One called client has a client's rights at the broker, the others have a worker's.
+        """
         host = self._add(name)
         host.configure(worker, key=key)
         return host
@@ -286,6 +303,11 @@ class Fleet:
         self._add("broker")
         self.broker.relayq_home.mkdir(mode=0o700)
         self.broker.write_secret("fleet.key", self.key)
+        # While it doesn't run nobody needs to reach it, which only its network could.
+        own = config.load({"RELAYQ_HOME": str(self.broker.relayq_home)})
+        for role, number in itertools.product(("worker", "client"), range(2, MOST_HOSTS + 1)):
+            user = f"{role}-{number}"
+            self.secrets[user] = embedded.add_user(own, user, role=role)
         started = self.start_broker()
         if started.status != 0:
             raise RuntimeError(f"no broker:\n{started}")
@@ -297,6 +319,8 @@ class Fleet:
 
     def kill_broker(self) -> None:
         """Kill the Redis server, and a child of its that rewrites its file; wait for their end."""
+        refused = self.refusals()
+        assert not refused, "\n".join(refused)
         self.note(f"broker$ kill -KILL {' '.join(map(str, self.broker.pids()))}")
         until(lambda: not _kill_all(self.broker), what="the broker to be gone")
 
@@ -315,7 +339,11 @@ class Fleet:
         self.transcript.append(text)
 
     def close(self) -> None:
-        """End every process of every host, take the network down, and remove the homes."""
+        """End every process of every host, take the network down, and remove the homes.
+
+        What the broker refused to a host fails the test.
+        """
+        refused = self.refusals()
         for host in self.hosts:
             with suppress(RuntimeError, subprocess.TimeoutExpired):
                 host.end_worker()
@@ -330,6 +358,12 @@ class Fleet:
                 ip("netns", "delete", host.namespace)
             self._write_transcript()
             shutil.rmtree(self.directory, ignore_errors=True)
+        assert not refused, "\n".join(refused)
+
+    def refusals(self) -> list[str]:
+        """Return what the broker refused to its users since its start, if it runs."""
+        asked = self.broker.start(sys.executable, "-c", _REFUSALS)
+        return [] if asked.finish(noted=False).status else asked.out.splitlines()
 
     def _write_transcript(self) -> None:
         # The conftest empties os.environ of what could configure relayq, so this asks the kernel.

@@ -83,7 +83,9 @@ class Serving:
         if path != "/health":
             headers = {"Authorization": f"Bearer {self.service().token}", **headers}
         try:
-            connection.putrequest(method, path, skip_accept_encoding=True)
+            connection.putrequest(
+                method, path, skip_host="Host" in headers, skip_accept_encoding=True
+            )
             for name, value in headers.items():
                 connection.putheader(name.replace("_", "-"), value)
             if body is not None and "Content_Length" not in headers:

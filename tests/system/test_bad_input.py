@@ -17,7 +17,7 @@ from time import monotonic
 import pytest
 import redis
 
-from relayq import signing
+from relayq import embedded, signing
 from relayq.dispatch import TEMPLATE
 from relayq.errors import OutputUnavailable
 from relayq.model.jobs import Spec, new_id
@@ -334,7 +334,7 @@ def test_a_broker_behind_a_black_hole_is_told_in_less_than_5_s(home):
 
 
 def test_a_broker_out_of_memory_takes_no_job_and_loses_none(fleet, tmp_path):
-    connection = redis.Redis.from_url(fleet.broker.url)
+    connection = redis.Redis.from_url(embedded.admin_url(fleet.config))
     go = tmp_path / "go"
     before = fleet.job.run(f"while [ ! -e {go} ]; do sleep 0.05; done; echo done")
     until(lambda: before.record.phase == "started", within=10, what="the job to start")

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,7 @@ from relayq import config as configuration
 from relayq import embedded
 from relayq.config import Config
 from relayq.embedded import ballast
+from relayq.embedded.users import users
 from relayq.errors import RelayqError
 from relayq.store import connect
 from tests.system.commands import begin, relayq
@@ -48,8 +50,14 @@ def config(request, home: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
     return configuration.load()
 
 
+def owner(config: Config) -> Any:
+    """Start the broker if it doesn't run, and return a connection that may do what can be done."""
+    embedded.start_broker(config)
+    return connect(embedded.admin_url(config)).connection
+
+
 def test_every_setting_that_a_promise_rests_on_is_in_force(config):
-    with connect(embedded.start_broker(config).url).connection as client:
+    with owner(config) as client:
         found = {name: client.config_get(name)[name] for name in EVERY_SETTING}
         limits = client.config_get("client-output-buffer-limit")["client-output-buffer-limit"]
         memory = int(client.config_get("maxmemory")["maxmemory"])
@@ -74,18 +82,17 @@ def test_every_setting_that_a_promise_rests_on_is_in_force(config):
 def test_commands_that_only_do_harm_are_refused(home, command):
     import redis
 
-    with (
-        connect(embedded.start_broker(configuration.load()).url).connection as client,
-        pytest.raises(redis.exceptions.ResponseError, match=r"no permissions|not allowed"),
-    ):
-        client.execute_command(*command.split())
+    with owner(configuration.load()) as client:
+        with pytest.raises(redis.exceptions.ResponseError, match=r"no permissions|not allowed"):
+            client.execute_command(*command.split())
+        client.acl_log_reset()
 
 
 def test_fsync_and_ballast_are_remembered(config):
     embedded.start_broker(config, fsync="everysec", ballast=1 << 20)
     embedded.stop_broker(config)
 
-    with connect(embedded.start_broker(config).url).connection as client:
+    with owner(config) as client:
         assert client.config_get("appendfsync") == {"appendfsync": "everysec"}
     assert (config.home / "broker" / "ballast").stat().st_size == 1 << 20
     with pytest.raises(RelayqError, match="with fsync everysec and not always"):
@@ -187,16 +194,40 @@ def test_a_broker_in_the_foreground_is_stopped_like_any_other(home):
     assert process.returncode == 0
 
 
+# Users
+
+
+def test_users_are_made_listed_and_removed_by_command(home):
+    config = configuration.load()
+    (_, _, place) = embedded.start_broker(config).url.rpartition("@")
+    assert "relayq broker token" in relayq("broker", "users").stdout
+
+    made = relayq("broker", "users", "add", "worker-pi4", "--host", "pi4")
+    with connect(f"redis://worker-pi4:{made.stdout.strip()}@{place}").connection as worker:
+        assert worker.ping()
+    said = json.loads(relayq("broker", "users", "ls", "--json").stdout)["users"]
+
+    assert [(one["name"], one["role"], one["host"]) for one in said] == [
+        ("worker-pi4", "worker", "pi4")
+    ]
+    assert made.stdout.strip() not in relayq("broker", "users").stdout
+    assert relayq("broker", "users", "rm", "worker-pi4").stdout == "removed worker-pi4\n"
+    again = relayq("broker", "users", "rm", "worker-pi4")
+    assert again.returncode == 125
+    assert "has no user worker-pi4" in again.stderr
+    assert users(config) == []
+
+
 # Backups
 
 
 def keep(config: Config, name: str) -> None:
-    with connect(embedded.start_broker(config).url).connection as client:
+    with owner(config) as client:
         client.set(name, "kept")
 
 
 def kept(config: Config) -> set[bytes]:
-    with connect(embedded.start_broker(config).url).connection as client:
+    with owner(config) as client:
         return set(client.scan_iter("*"))
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from relayq.model.jobs import JobState
 from relayq.signing import Signer, load_key
+from relayq.store import connect
 from tests.redis.fleet import Clock, Fleet
 from tests.system.commands import begin, begun, relayq, shown, submit, until_exists
 from tests.waiting import until
@@ -197,7 +198,8 @@ def test_the_last_line_of_ps_counts_what_is_to_come(cli):
 def parked(cli):
     """A job that waits for a person, on a host that was there once."""
     signer = Signer(load_key(cli.config.fleet_key_path))
-    there = Fleet(cli.relay.session().store, Clock(), signer)
+    # Only a worker's credential may claim.
+    there = Fleet(connect(cli.broker.url), Clock(), signer)
     id = submit("--on", "ghost", "--wait-for-host", "true")
     ghost = there.host("ghost")
     ghost.finish(ghost.start(id), JobState.NEEDS_HUMAN, reason="question")

@@ -13,7 +13,7 @@ import pytest
 
 from relayq import config as configuration
 from relayq import embedded
-from relayq.store import connect
+from relayq.store import Store, connect
 from tests.system.commands import environ, relayq
 from tests.waiting import until
 
@@ -45,6 +45,11 @@ def has(found: dict[str, str], words: str, level: str = "problem") -> bool:
 @pytest.fixture
 def broker(home: Path) -> embedded.BrokerFacts:
     return embedded.start_broker(configuration.load())
+
+
+def owner() -> Store:
+    """Return the broker as its owner has it."""
+    return connect(embedded.admin_url(configuration.load()))
 
 
 def test_a_healthy_machine_is_ok_from_redis_to_an_echo_job(fleet):
@@ -117,7 +122,7 @@ def test_no_worker_is_a_problem_for_the_fleet_and_a_warning_here(broker):
 
 
 def test_settings_that_break_a_promise_are_found(broker):
-    with connect(broker.url).connection as client:
+    with owner().connection as client:
         client.config_set("appendonly", "no")
         client.config_set("maxmemory-policy", "allkeys-lru")
         client.config_set("maxmemory", "0")
@@ -132,7 +137,7 @@ def test_settings_that_break_a_promise_are_found(broker):
 
 
 def test_a_broker_out_of_memory_is_found(broker):
-    with connect(broker.url).connection as client:
+    with owner().connection as client:
         client.config_set("maxmemory", "1")
 
         assert has(faults(), "takes no new jobs")
@@ -207,6 +212,7 @@ def test_a_second_manager_is_found_where_the_machine_says_so(tmp_path, broker, h
     found = faults(
         PATH=f"{tmp_path}:{os.environ['PATH']}",
         RELAYQ_BROKER__PORT=str(broker.port),
+        RELAYQ_BROKER__USER="local",
         RELAYQ_BROKER__PASSWORD=password,
     )
 

@@ -11,6 +11,7 @@ import pytest
 
 from relayq.dispatch import TEMPLATE
 from relayq.model.jobs import JobState
+from relayq.store import connect
 from relayq.store.leases import Registration
 from tests.system.commands import relayq
 
@@ -130,7 +131,8 @@ def test_a_host_goes_by_its_other_name_too(cli):
 
 def test_a_host_whose_room_is_used_up_says_so(cli):
     submitted = relayq("submit", "-q", "--on", "mini", "--slot", "iron=1", "sleep 60")
-    leases = cli.relay.session().store.leases
+    # Only a worker's credential may claim.
+    leases = connect(cli.broker.url).leases
     claim = leases.claim(who("mini"), ["needs.iron=1,on=mini"], uid="u", lease=60)
     assert claim.token.id == submitted.stdout.strip()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import signal
 import sys
@@ -123,7 +124,8 @@ def traces(value: str) -> list[bytes]:
 
 
 def test_a_job_gets_its_secret_and_the_value_is_nowhere_else(fleet, tmp_path):
-    witness = Witness(fleet.broker.url)
+    url = embedded.admin_url(fleet.config)  # who may see all that there is
+    witness = Witness(url)
     go = tmp_path / "go"
     line = (
         'printf %s "$API_KEY" | head -c 5; sleep 0.3; printf %s "$API_KEY" | tail -c +6; echo; '
@@ -135,10 +137,10 @@ def test_a_job_gets_its_secret_and_the_value_is_nowhere_else(fleet, tmp_path):
     id = submit("--secret", "API_KEY", line)
     begun(id)
     until(lambda: "err" in relayq("logs", id).stderr, what="the job to have written it")
-    during = kept_in_redis(fleet.broker.url), on_disk(fleet.home), command_lines()
+    during = kept_in_redis(url), on_disk(fleet.home), command_lines()
     go.touch()
     assert relayq("wait", id).returncode == 0
-    after = kept_in_redis(fleet.broker.url), on_disk(fleet.home)
+    after = kept_in_redis(url), on_disk(fleet.home)
     told = [relayq(*words).stdout for words in (["show", id], ["show", "--json", id], ["ps", "-a"])]
     witness.close()
 
@@ -278,3 +280,33 @@ def test_what_can_not_be_a_secret_is_refused(fleet, words, piped, said):
     assert "hint:" in done.stderr
     assert "the-value" not in done.stderr
     assert (fleet.home / "secrets.env").read_text() == before
+
+
+def test_a_sealed_secret_reaches_its_job_and_nobody_else(fleet):
+    pytest.importorskip("cryptography")
+    url = embedded.admin_url(fleet.config)
+
+    def sealed() -> str:
+        done = relayq("secret", "seal", "SEALED", "--on", "here", stdin=None, input=f"{VALUE}\n")
+        assert VALUE not in done.stdout + done.stderr
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    until(sealed, within=20, what="the host to say its key")
+    text = sealed()
+    id = submit("--secret", text, "--secret", "OTHER_KEY", 'echo "$SEALED" | md5sum; echo $SEALED')
+    assert relayq("wait", id).returncode == 0
+
+    right = hashlib.md5(f"{VALUE}\n".encode()).hexdigest()
+    assert relayq("logs", id).stdout.splitlines() == [f"{right}  -", "***"]
+    told = relayq("show", id).stdout
+    assert "OTHER_KEY" in told
+    assert "SEALED (sealed)" in told
+    assert text not in told
+    everywhere = [kept_in_redis(url), *on_disk(fleet.home).values()]
+    assert not any(trace in found for found in everywhere for trace in traces(VALUE))
+    mark = relayq("secret", "key").stdout.strip()
+    wrong = ("secret", "seal", "SEALED", "--on", "here", "--key", "0" * 16)
+    assert f"its key is {mark}" in relayq(*wrong, stdin=None, input="x\n").stderr
+    refused = relayq("submit", "--secret", "SEALED=openly-given", "true")
+    assert refused.returncode != 0
+    assert "openly-given" not in refused.stderr

@@ -13,6 +13,9 @@ from relayq.host.attempts import ClaimNote
 from relayq.host.checkpoints import LARGEST, Checkpoints, read, write
 from relayq.host.delivery import Attempt
 from relayq.model.jobs import Token
+from relayq.signing import Signer
+
+SIGNER = Signer(b"the fleet's key, as it is in tests")
 
 
 @pytest.fixture
@@ -36,7 +39,8 @@ class Broker:
     def keep(self, token, content):
         if self.error is not None:
             raise self.error
-        self.kept.append(content)
+        read = SIGNER.check_note(content, name=f"checkpoint {token.id}") if content else b""
+        self.kept.append(read)
         return "kept"
 
 
@@ -47,7 +51,7 @@ def broker():
 
 @pytest.fixture
 def brings(broker):
-    return Checkpoints(broker)
+    return Checkpoints(broker, SIGNER)
 
 
 @pytest.fixture

@@ -227,6 +227,8 @@ def test_a_last_line_without_an_end_is_a_line():
         ("redis://:secret@10.0.0.5:6379/0", "10.0.0.5:6379"),
         ("rediss://user:secret@host:1/3", "rediss://host:1/3"),
         ("sentinel://:a@one:1;sentinel://:a@two:2", "sentinel://one:1;sentinel://two:2"),
+        ("sentinel://one:1;sentinel://two:2/0?master=x", "sentinel://one:1;sentinel://two:2"),
+        ("rediss://:a@host:1/0?ssl_cert_reqs=required&ssl_ca_certs=/a/b", "rediss://host:1"),
         ("redis://host", "host"),
     ],
 )

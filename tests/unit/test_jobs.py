@@ -77,6 +77,8 @@ FULL = Spec(
     condition="steps.build.result == 'success'",
     fans="x = fromJSON(steps.build.stdout)",
     takes=({"from": "abd200000000", "files": "*.txt", "to": "in"},),
+    signed_at=1763770000,
+    item_of="abd300000000 4",
 )
 RECORD = JobRecord(
     id="abc100000000",

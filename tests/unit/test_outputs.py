@@ -93,7 +93,7 @@ def test_secrets_of_the_job_are_masked(tmp_path):
     secrets = tmp_path / "secrets.env"
     secrets.write_text("KEY=open-sesame\n")
     secrets.chmod(0o600)
-    asked = {"secrets": {"file": str(secrets), "names": ["KEY"]}}
+    asked = {"secrets": {"home": str(tmp_path), "asked": ["KEY"], "names": ["KEY"]}}
     (tmp_path / "command.json").write_text(json.dumps(asked))
     (tmp_path / "outputs").write_bytes(b"a=say open-sesame\nb=1\n")
 

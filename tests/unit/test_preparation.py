@@ -7,13 +7,16 @@ from types import SimpleNamespace
 
 import pytest
 
+from relayq import clock
 from relayq.agentsections import Privacy
 from relayq.config import Config
+from relayq.host.admission import Admission
 from relayq.host.attempts import ClaimNote
 from relayq.host.cargo import Cargo
 from relayq.host.delivery import Attempt
 from relayq.host.preparation import Preparation, quotas_of
 from relayq.model.accounts import Quota
+from relayq.model.hosts import Host
 from relayq.model.jobs import JobState, Spec, Token
 from relayq.model.questions import Reply
 from relayq.signing import Signer
@@ -28,16 +31,23 @@ def prepare(tmp_path):
     """Return a function that prepares a claim; the verdict, and what was written."""
     queues = SimpleNamespace(may_run=lambda queue: True, is_one_of=lambda places: "here" in places)
     left = {}
-    store = SimpleNamespace(inputs=None, checkpoints=SimpleNamespace(of=left.get))
+    known = []
+    store = SimpleNamespace(
+        inputs=None,
+        checkpoints=SimpleNamespace(of=left.get),
+        hosts=SimpleNamespace(list=lambda online_within: known),
+    )
 
-    def prepared(spec=SPEC, privacy=None, checkpoint=None, **facts):
-        left["j1"] = checkpoint
+    def prepared(spec=SPEC, privacy=None, checkpoint=None, hosts=(), **facts):
+        known[:] = [Host(name, name, "b", 1, 0.0, is_online=True) for name in hosts]
+        left["j1"] = checkpoint and SIGNER.sign_note("checkpoint j1", checkpoint)
         config = Config(home=tmp_path, privacy=privacy or {})
         cargo = Cargo(config, store, SIGNER)
-        made = Preparation(config, "here", store, SIGNER, queues, tmp_path / "permit", cargo)
-        claim = Claim(
-            Token("j1", 2, "u"), SIGNER.sign_spec(spec), 0, 0, (), account="claude/default"
-        )
+        admission = Admission(config, "here", store, SIGNER, may_run=queues.may_run)
+        permit = tmp_path / "permit"
+        made = Preparation(config, "here", store, SIGNER, queues, permit, cargo, admission)
+        facts = {"account": "claude/default", **facts}
+        claim = Claim(Token("j1", 2, "u"), SIGNER.sign_spec(spec), 0, 0, ())
         claim = replace(claim, **facts)
         note = ClaimNote(claim.signed, 0, 0, claim.account)
         attempt = Attempt(claim.token, note, tmp_path / "spool" / "j1.2.u")
@@ -138,3 +148,45 @@ def test_accounts_have_the_quotas_of_the_configuration():
     }
 
     assert quotas_of(agents) == {"claude/work": Quota(1, 5.0, 0.0), "claude/home": Quota()}
+
+
+# Where a host asks whose word it is
+
+
+@pytest.fixture
+def strict(prepare, tmp_path):
+    """Return a function that prepares a job which nobody authorised here may submit."""
+    (tmp_path / "authorized_submitters").write_text("# nobody\n")
+    (tmp_path / "authorized_submitters").chmod(0o600)
+
+    def refused(spec=COMMAND, hosts=("here", "there"), **facts):
+        verdict, *_ = prepare(spec, hosts=hosts, account="", **facts)
+        assert (verdict.reason, "here refused it: " in verdict.error) == ("refused", True)
+        return verdict.state, verdict.queue
+
+    return refused
+
+
+COMMAND = Spec("j1", "run_command", {"cmd": "true"}, signed_at=int(clock.now()))
+
+
+def test_a_job_that_a_host_refuses_goes_on_to_those_that_have_not(strict):
+    assert strict() == (JobState.SCHEDULED, "needs.!here")
+    three = ("here", "there", "far")
+    once = strict(hosts=three, queue="needs.!there")
+    assert once == (JobState.SCHEDULED, "needs.!here,!there")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"hosts": ("here",)},
+        {"queue": "needs.!there"},
+        {"spec": replace(COMMAND, host="here")},
+        {"spec": replace(COMMAND, with_job="j2")},
+    ],
+)
+def test_one_that_nobody_else_could_take_has_failed(strict, options):
+    state, queue = strict(**options)
+
+    assert (state, queue) == (JobState.FAILED, options.get("spec", COMMAND).queue)

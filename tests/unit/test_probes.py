@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -119,6 +120,36 @@ def test_a_tool_that_hangs_is_there_without_a_version_and_leaves_nothing_behind(
 
     left = int(pid.read_text())
     until(lambda: not _lives(left), within=5, what="the hanging child to end")
+
+
+def test_a_worker_that_ends_leaves_no_tool_that_it_was_asking(machine):
+    pid = machine.folder.parent / "pid"
+    machine.tool("git", f"echo $$ > {pid}; exec /bin/sleep 600")
+    said = []
+    asking = threading.Thread(target=lambda: said.append(_end_of(machine.examine)))
+    asking.start()
+    until(lambda: pid.exists() and pid.read_text(), within=10, what="the tool to be asked")
+
+    probes.give_up()
+
+    asking.join(5)
+    assert said == [probes.GivenUp]
+    assert not _lives(int(pid.read_text()))
+    assert _end_of(machine.examine) is probes.GivenUp
+    assert not machine.memory_file.exists()
+
+
+@pytest.fixture(autouse=True)
+def _asks_again():
+    yield
+    probes.begin()
+
+
+def _end_of(examine):
+    try:
+        return examine()
+    except probes.GivenUp as end:
+        return type(end)
 
 
 def _lives(pid: int) -> bool:

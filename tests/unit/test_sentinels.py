@@ -1,5 +1,7 @@
 """URLs of brokers behind Redis Sentinel, and of those on a unix socket."""
 
+import ssl
+
 import pytest
 
 from relayq import config
@@ -30,12 +32,24 @@ from relayq.store.sentinels import SentinelUrl, is_sentinel_url
             SentinelUrl((("h1", 26379), ("h2", 26379)), username="ann", password="pw"),
         ),
         ("sentinel://[fd00::1]:26379;", SentinelUrl((("fd00::1", 26379),))),
+        (
+            "sentinel://a:pw@h1/0?replicas=2&sentinel_auth=yes",
+            SentinelUrl(
+                (("h1", 26379),), username="a", password="pw", replicas=2, has_sentinel_auth=True
+            ),
+        ),
+        (
+            "sentinel://h1?ssl_cert_reqs=required&ssl_ca_certs=/my%20ca.crt",
+            SentinelUrl((("h1", 26379),), is_encrypted=True, ca_file="/my ca.crt"),
+        ),
     ],
 )
 def test_a_sentinel_url_names_addresses_master_and_database(url, meaning):
     assert is_sentinel_url(url)
     assert SentinelUrl.parse(url) == meaning
-    assert SentinelUrl.parse(meaning.celery_url + f"?master={meaning.master}") == meaning
+    told = SentinelUrl.parse(meaning.celery_url)
+    names = ("addresses", "db", "username", "password")
+    assert [getattr(told, name) for name in names] == [getattr(meaning, name) for name in names]
 
 
 @pytest.mark.parametrize(
@@ -50,6 +64,8 @@ def test_a_sentinel_url_names_addresses_master_and_database(url, meaning):
         ("sentinel://:a@h1;sentinel://:b@h2", "contradict"),
         ("sentinel://h1?master=a;sentinel://h2?master=b", "contradict"),
         ("sentinel://h1?leader=a", "no option 'leader'"),
+        ("sentinel://h1?replicas=all", "a number from 0 to 9"),
+        ("sentinel://h1?sentinel_auth=maybe", "yes or no"),
     ],
 )
 def test_a_wrong_url_says_what_is_wrong_and_its_form(url, complaint):
@@ -65,6 +81,16 @@ def test_celery_gets_the_database_with_every_address_and_the_master_as_an_option
 
     assert made["broker_url"] == "sentinel://:pw@h1:26379/3;sentinel://:pw@h2:7/3"
     assert made["broker_transport_options"]["master_name"] == "fleet"
+
+
+def test_celery_asks_sentinels_and_redis_with_a_user_over_tls_as_the_url_says(home):
+    url = "sentinel://a:pw@h1/0?sentinel_auth=yes&ssl_cert_reqs=required&ssl_ca_certs=/ca.crt"
+    made = settings(config.load({"RELAYQ_HOME": str(home)}), url)
+
+    checks = {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_ca_certs": "/ca.crt"}
+    assert made["broker_use_ssl"] == checks
+    asked = made["broker_transport_options"]["sentinel_kwargs"]
+    assert asked == {"username": "a", "password": "pw", "ssl": True, **checks}
 
 
 def test_other_brokers_have_no_master(home):

@@ -14,6 +14,8 @@ pytest.importorskip("uvicorn")
 
 import uvicorn
 
+from relayq.serve.application import Refused
+from relayq.serve.border import Border
 from relayq.serve.connections import BoundedProtocol
 from tests.waiting import until
 
@@ -104,3 +106,31 @@ def test_who_reads_gets_all(port):
         while piece := connection.recv(1 << 16):
             got += len(piece)
     assert got > 40_000_000
+
+
+def test_a_body_that_never_comes_is_not_waited_for():
+
+    class Hurried(Border):
+        body_limit = 0.05
+
+    said = []
+
+    async def app(scope, receive, send):
+        await receive()
+
+    async def silence():
+        await asyncio.sleep(60)
+
+    async def send(message):
+        said.append(message)
+
+    headers = [(b"host", b"localhost"), (b"content-type", b"application/json")]
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "headers": [*headers, (b"content-length", b"9")],
+    }
+
+    with pytest.raises(Refused, match="didn't come to its end"):
+        asyncio.run(Hurried(app)(scope, silence, send))
+    assert said == []

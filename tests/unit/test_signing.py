@@ -7,9 +7,21 @@ from dataclasses import replace
 
 import pytest
 
+from relayq import clock
 from relayq.errors import BadSignature, ConfigError
+from relayq.identity import Identity, is_signed_by
 from relayq.model.jobs import JobState, Outcome, Spec
-from relayq.signing import Signer, UnknownKey, WrongScope, load_key
+from relayq.signing import (
+    FleetKeys,
+    FormerKey,
+    Ring,
+    Signer,
+    UnknownKey,
+    WrongScope,
+    endorsement,
+    load_key,
+    load_keys,
+)
 
 SPEC = Spec("abc100000000", "run_command", {"cmd": "echo ü"}, host="pi4", after=("x", "y"))
 OUTCOME = Outcome(
@@ -256,3 +268,85 @@ def test_a_signed_text_of_another_sort_is_no_bearer(signer):
     signed = signer.sign_spec(SPEC).decode().split()
     with pytest.raises(BadSignature):
         signer.check_bearer(f"{signed[0]}.files.9999999999.{signed[1]}", "files")
+
+
+# Keys of submitters, and keys before this one
+
+
+def test_what_people_say_carries_their_own_signature_as_well(signer):
+    anna = signer.endorsing(Identity(b"a" * 32, "anna"))
+    signed = anna.sign_spec(SPEC)
+    found = endorsement("spec", signed)
+
+    assert signer.check_spec(signed, id=SPEC.id) == SPEC
+    assert found.id == anna.identity.id
+    assert is_signed_by(anna.identity.public, found.signature, found.text)
+    assert signed == anna.sign_spec(SPEC)
+    assert endorsement("note", anna.sign_note("a", b"b")) is not None
+    assert endorsement("spec", signer.sign_spec(SPEC)) is None
+    assert b"." not in anna.sign_outcome(OUTCOME).split(b" ")[1]
+
+
+def test_a_signature_for_one_purpose_is_none_for_another(signer):
+    anna = signer.endorsing(Identity(b"a" * 32, "anna"))
+    found = endorsement("reply", anna.sign_spec(SPEC))
+
+    assert not is_signed_by(anna.identity.public, found.signature, found.text)
+
+
+@pytest.mark.parametrize(
+    "mac", [b"x.", b".y", b"a.b", b"a.b.c", b"a..c", b"a.b.\xff", b"a.\xff.aa"]
+)
+def test_what_is_no_signature_is_none(mac):
+    found = endorsement("spec", b"00000000 " + mac + b" {}")
+
+    assert found is None or found.signature != b""
+    assert endorsement("spec", mac) is None
+
+
+def test_what_a_former_key_signed_is_good_until_its_end(signer):
+    old, gone = Signer(b"o" * 32), Signer(b"g" * 32)
+    former = (FormerKey(b"o" * 32, clock.now() + 60), FormerKey(b"g" * 32, clock.now() - 1))
+    new = Signer(Ring(FleetKeys(b"n" * 32, former)))
+
+    assert new.check_spec(old.sign_spec(SPEC), id=SPEC.id) == SPEC
+    new.check_bearer(old.bearer("files", 60), "files")
+    with pytest.raises(UnknownKey):
+        new.check_spec(gone.sign_spec(SPEC), id=SPEC.id)
+    with pytest.raises(UnknownKey):
+        old.check_spec(new.sign_spec(SPEC), id=SPEC.id)
+
+
+def test_keys_survive_their_file(tmp_path):
+    keys = FleetKeys(b"n" * 32, (FormerKey(b"o" * 32, 1900000000.0),))
+    path = tmp_path / "fleet.key"
+    path.write_text(keys.text)
+    path.chmod(0o600)
+
+    assert load_keys(path) == keys
+    assert load_key(path) == b"n" * 32
+    for bad in ("", "zz\n", keys.text + "nonsense\n", keys.text + "00 until 1\n"):
+        path.write_text(bad)
+        with pytest.raises(ConfigError, match="isn't a fleet key"):
+            load_keys(path)
+
+
+def test_a_signer_looks_for_a_key_that_it_does_not_know_before_it_gives_up(signer):
+    newer = Signer(b"n" * 32)
+    signer.ring.renew = lambda: bool(signer.ring.replace(FleetKeys(b"n" * 32)) or True)
+    other = signer.endorsing(None)
+
+    assert signer.check_spec(newer.sign_spec(SPEC), id=SPEC.id) == SPEC
+    assert other.key_id == signer.key_id == newer.key_id
+
+
+def test_a_note_that_another_key_signs_keeps_its_submitters_signature(signer):
+    anna = signer.endorsing(Identity(b"a" * 32, "anna"))
+    new = Signer(b"n" * 32)
+    before = anna.sign_note("schedule:a", b"text")
+    after = signer.signed_anew(before, by=new)
+
+    assert new.check_note(after, name="schedule:a") == b"text"
+    assert endorsement("note", after) == endorsement("note", before)
+    with pytest.raises(BadSignature):
+        signer.signed_anew(before.replace(b"text", b"Text"), by=new)

@@ -4,11 +4,12 @@
 -- come after, or are queued. Refused while one of them isn't ended, may still run on a host that was
 -- judged lost, unless the person says that it is gone (force), or its unique key is another job's.
 -- A job that became others collects them again, if only they failed; where it may become others now, since
--- it comes after a job that runs again, those that it became are forgotten.
+-- it comes after a job that runs again, those that it became are forgotten. `consent` is the person's signed word for
+-- all of them, if there is one.
 --
 -- uses: ends parents forgetting again
--- args: offset template flow force who
--- rest: ids, each after those that it comes after
+-- args: offset template flow force consent who
+-- rest: id consent   (in pairs, each after those that it comes after)
 -- Returns  "ok", the ids that run again ... | "unfit", id, state | "orphan", id, host | "taken", id, other
 local at = now()
 
@@ -70,7 +71,11 @@ local function look(id)
   chosen[id] = { state = state, after = after, any = any, fanned = fanned, unique = r[4], when = r[5], halts = r[6] }
   table.insert(order, id)
 end
-for i = rest, #ARGV do look(ARGV[i]) end
+local consents = {}
+for i = rest, #ARGV, 2 do
+  consents[ARGV[i]] = ARGV[i + 1]
+  look(ARGV[i])
+end
 if refusal then return refusal end
 
 -- First a write that Redis refuses when it is out of memory: then nothing is half done.
@@ -85,6 +90,7 @@ for nth, id in ipairs(order) do
   call("HSET", K.job .. id, "queued", instant(at + nth / 1e6))
   call("HDEL", K.job .. id, "cancel", "halted", "exit", "signal", "losses", "unstarted", "failures", "orphan", "ended_by",
     "note", "expires", "reason", "started", "finished", "due", "skips", "fails")
+  call("HSET", K.job .. id, "consent", consent ~= "" and consent or consents[id] or "")
   if one.fanned == "" then call("HDEL", K.job .. id, "fanned") end
   if one.unique then call("SET", K.unique .. one.unique, id) end
   call("DEL", K.done .. id)

@@ -3,12 +3,13 @@
 -- reported it gone nor rebooted, unless the person says that it is gone (force); and while another
 -- job has its unique key.
 --
--- `note` is the person's remark, if there is one.
+-- `note` is the person's remark, if there is one; `consent` their signed word, for a host that has brought the
+-- job to an end before.
 --
 -- A job that became others isn't run again by itself: `rerun` takes those along that failed.
 --
 -- uses: again
--- args: offset template id force note who
+-- args: offset template id force note consent who
 -- Returns  "queued" | "orphan", host | "taken", id | "unfit", state | "fanned" | "gone"
 local r = call("HMGET", K.job .. id, "state", "orphan", "unique", "fanned", "halts", "group")
 local state = r[1]
@@ -28,6 +29,7 @@ call("HSET", K.job .. id, "queued", instant(at))
 if r[3] then call("SET", K.unique .. r[3], id) end
 call("HDEL", K.job .. id, "cancel", "halted", "exit", "signal", "losses", "unstarted", "failures",
   "orphan", "ended_by", "note", "expires")
+call("HSET", K.job .. id, "consent", consent)
 if note ~= "" then call("HSET", K.job .. id, "note", note) end
 call("DEL", K.done .. id)
 close_question(id)

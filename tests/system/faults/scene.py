@@ -26,8 +26,13 @@ from redis.retry import Retry
 
 from relayq import Relay, config
 from relayq.client import Job
+from relayq.errors import BrokerUnavailable
 from relayq.host.process import Shim, attempts
+from relayq.ledger import host_ledger
+from relayq.model import access
 from relayq.store import Store, connect
+from relayq.store.access import Access
+from relayq.store.keys import PREFIX
 from tests.conftest import answers
 from tests.probing import remember
 from tests.system.commands import SILENT, argv
@@ -79,9 +84,9 @@ class Broker:
             port=self.port, socket_timeout=3, socket_connect_timeout=3, retry=Retry(NoBackoff(), 0)
         )
 
-    @property
-    def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/0"
+    def url(self, role: str, port: int | None = None) -> str:
+        """Return the URL for a user of this role, perhaps by way of a link's port."""
+        return f"redis://{role}:{role}@127.0.0.1:{port or self.port}/0"
 
     @property
     def pid(self) -> int:
@@ -108,7 +113,14 @@ class Broker:
             "save": "",
             "maxmemory-policy": "noeviction",
             "enable-debug-command": "local",
+            "aclfile": self.directory / "users.acl",
         }
+        # The tests themselves are `default`, and may do anything.
+        users = [
+            f"user {role} on >{role} {' '.join(access.rules(role, PREFIX))}\n"
+            for role in access.ROLES
+        ]
+        (self.directory / "users.acl").write_text("".join(users))
         words = [str(word) for key, value in options.items() for word in (f"--{key}", value)]
         with (self.directory / "redis.log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -119,6 +131,7 @@ class Broker:
 
     def kill(self) -> None:
         """End it as a crash does."""
+        assert not self.refusals()
         self._end(signal.SIGKILL)
 
     def stop(self) -> None:
@@ -133,6 +146,13 @@ class Broker:
             self._process.wait(15)
             self._process = None
         self.connection.close()
+
+    def refusals(self) -> list[str]:
+        """Return what it refused to workers and clients since its start, if it answers."""
+        try:
+            return Access(self.connection).refusals()
+        except BrokerUnavailable:
+            return []
 
     def restart(self) -> None:
         """Crash, and come back."""
@@ -173,7 +193,7 @@ class Host:
         self.link = Link(scene.broker.port)
         self.home = scene.new_home(name)
         remember(self.home)
-        self.environ = scene.environ(self.home, self.link)
+        self.environ = scene.environ(self.home, self.link, "worker")
         self.environ |= {
             "RELAYQ_WORKER__NAME": name,
             "RELAYQ_WORKER__MAX_CONCURRENT": str(slots),
@@ -251,6 +271,10 @@ class Host:
             shim.wait(10)
         until(lambda: not kill_all_of(self.home), within=10, what=f"all of {self.name} to end")
         self.link.close()
+        # Killed at any moment, started again and again: the trail's chain must have held (I8).
+        trail = host_ledger(self.home).verify()
+        assert trail.is_whole, f"the audit trail of {self.name}: {trail.broken}"
+        assert not any(cut.lost for cut in trail.cuts), f"entries of {self.name}: {trail.cuts}"
 
 
 class Scene:
@@ -276,14 +300,14 @@ class Scene:
         self.home = self.new_home("client")
         #: What relayq said to the client.
         self.said: list[str] = []
-        self.relay = Relay(url=self.broker.url, home=self.home, say=self.said.append)
+        url = self.broker.url("client")
+        self.relay = Relay(url=url, home=self.home, say=self.said.append)
         #: A client behind the link.
-        self.far = Relay(
-            url=f"redis://127.0.0.1:{self.link.port}/0", home=self.home, say=self.said.append
-        )
+        far_url = self.broker.url("client", self.link.port)
+        self.far = Relay(url=far_url, home=self.home, say=self.said.append)
         self._begun: list[subprocess.Popen[str]] = []
         #: For looking at the broker.
-        self.store: Store = connect(self.broker.url)
+        self.store: Store = connect(f"redis://127.0.0.1:{self.broker.port}/0")
 
     @property
     def job(self) -> Job:
@@ -297,7 +321,7 @@ class Scene:
         (home / "fleet.key").write_text(f"{self._key}\n")
         return home
 
-    def environ(self, home: Path, link: Link) -> dict[str, str]:
+    def environ(self, home: Path, link: Link, role: str = "client") -> dict[str, str]:
         """Return the environment of a process with this home and this way to the broker."""
         outer = {name: text for name, text in os.environ.items() if not name.startswith("RELAYQ_")}
         return {
@@ -305,7 +329,7 @@ class Scene:
             **{f"RELAYQ_LEASE__{name}": str(value) for name, value in self._times.items()},
             "PYTHONPATH": str(ROOT),
             "RELAYQ_HOME": str(home),
-            "RELAYQ_BROKER__URL": f"redis://127.0.0.1:{link.port}/0",
+            "RELAYQ_BROKER__URL": self.broker.url(role, link.port),
             "RELAYQ_DEFAULTS__GRACE": str(GRACE),
         }
 

@@ -14,6 +14,7 @@ import redis
 
 from relayq import embedded
 from relayq.config import Config
+from relayq.store import connect as connected
 from tests.conftest import missing
 
 ROOT = Path(__file__).parents[3]
@@ -33,7 +34,7 @@ def own_server() -> str:
 
 def connect(url: str | None) -> redis.Redis:
     assert url is not None
-    return redis.Redis.from_url(url)
+    return connected(url).connection
 
 
 def servers_of(config: Config) -> list[int]:

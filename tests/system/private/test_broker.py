@@ -30,7 +30,11 @@ def test_a_broker_answers_whoever_has_its_password(config):
         assert client.ping()
         assert client.info("server")["process_id"] == facts.pid
         assert client.info("server")["redis_version"] == facts.version
-    assert sockets.ask(facts.port, "guessed") == sockets.Answer()
+    for user in ("default", "local", "admin", "somebody"):
+        assert sockets.ask(facts.port, user, "guessed") == sockets.Answer()
+    with connect(embedded.admin_url(config)) as client:
+        assert {entry["reason"] for entry in client.acl_log()} == {"auth"}
+        client.acl_log_reset()
     assert embedded.running_broker(config) == facts
     assert embedded.broker_url(config) == facts.url
     assert facts.port != 6379
@@ -38,7 +42,8 @@ def test_a_broker_answers_whoever_has_its_password(config):
 
 @pytest.mark.usefixtures("each_server")
 def test_a_broker_keeps_what_it_answered_and_drops_nothing(config):
-    with connect(embedded.start_broker(config).url) as client:
+    embedded.start_broker(config)
+    with connect(embedded.admin_url(config)) as client:
         values = {
             name: client.config_get(name)[name]
             for name in ("appendonly", "appendfsync", "maxmemory-policy", "save", "protected-mode")
@@ -58,16 +63,17 @@ def test_nobody_else_can_read_the_brokers_files(config):
 
     folder = config.home / "broker"
     assert folder.stat().st_mode & 0o777 == 0o700
-    for name in ("password", "redis.conf", "broker.json"):
+    for name in ("password", "local.password", "users.acl", "redis.conf", "broker.json"):
         assert (folder / name).stat().st_mode & 0o777 == 0o600
-    assert len((folder / "password").read_text().strip()) == 64
+    for name in ("password", "local.password"):
+        assert len((folder / name).read_text().strip()) == 64
 
 
 @pytest.mark.usefixtures("each_server")
 def test_data_port_and_password_survive_a_stop(config):
     before = embedded.start_broker(config)
     with connect(before.url) as client:
-        client.set("relic", "kept")
+        client.set("{rq}:relic", "kept")
     assert embedded.stop_broker(config)
 
     after = embedded.start_broker(config)
@@ -75,14 +81,15 @@ def test_data_port_and_password_survive_a_stop(config):
     assert (after.url, after.version) == (before.url, before.version)
     assert after.pid != before.pid
     with connect(after.url) as client:
-        assert client.get("relic") == b"kept"
+        assert client.get("{rq}:relic") == b"kept"
 
 
 @pytest.mark.usefixtures("each_server")
 def test_data_survive_a_kill(config):
     before = embedded.start_broker(config)
     with connect(before.url) as client:
-        client.set("relic", "kept")
+        # What scripts write is kept as transactions, which Redis checks again as it reads them.
+        client.pipeline().set("{rq}:before", "kept").set("{rq}:relic", "kept").execute()
     os.kill(before.pid, signal.SIGKILL)
     until(lambda: embedded.running_broker(config) is None, what="the broker to be missed")
 
@@ -90,7 +97,7 @@ def test_data_survive_a_kill(config):
 
     assert after.url == before.url
     with connect(after.url) as client:
-        assert client.get("relic") == b"kept"
+        assert client.get("{rq}:relic") == b"kept"
 
 
 @pytest.mark.usefixtures("each_server")
@@ -151,16 +158,19 @@ def test_a_broker_is_no_part_of_the_job_that_started_it(config, monkeypatch):
 
 @pytest.mark.usefixtures("each_server")
 def test_two_homes_have_two_brokers(new_config):
-    one, other = (embedded.start_broker(new_config()) for _ in range(2))
+    configs = [new_config() for _ in range(2)]
+    one, other = map(embedded.start_broker, configs)
 
     assert one.port != other.port
     with connect(one.url) as client:
-        client.set("mine", 1)
+        client.set("{rq}:mine", 1)
     with connect(other.url) as client:
-        assert client.dbsize() == 0
-    password = one.url.partition("redis://:")[2].partition("@")[0]
-    assert sockets.ask(one.port, password).ready_pid == one.pid
-    assert sockets.ask(other.port, password) == sockets.Answer()
+        assert not client.exists("{rq}:mine")
+    password = one.url.partition("redis://local:")[2].partition("@")[0]
+    assert sockets.ask(one.port, "local", password).ready_pid == one.pid
+    assert sockets.ask(other.port, "local", password) == sockets.Answer()
+    with connect(embedded.admin_url(configs[1])) as owner:
+        owner.acl_log_reset()
 
 
 @pytest.mark.usefixtures("each_server")

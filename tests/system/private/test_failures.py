@@ -24,12 +24,12 @@ pytestmark = pytest.mark.system
 def test_newer_data_are_not_given_to_an_older_server(config, monkeypatch):
     monkeypatch.setenv("RELAYQ_REDIS_SERVER", wheel_server())
     with connect(embedded.start_broker(config).url) as client:
-        client.set("relic", "kept")
+        client.set("{rq}:relic", "kept")
     embedded.stop_broker(config)
     monkeypatch.setenv("RELAYQ_REDIS_SERVER", own_server())
     newer = embedded.start_broker(config)
     with connect(newer.url) as client:
-        assert client.get("relic") == b"kept"
+        assert client.get("{rq}:relic") == b"kept"
     embedded.stop_broker(config)
     monkeypatch.setenv("RELAYQ_REDIS_SERVER", wheel_server())
 
@@ -42,7 +42,7 @@ def test_newer_data_are_not_given_to_an_older_server(config, monkeypatch):
 @pytest.mark.usefixtures("each_server")
 def test_a_server_that_ends_at_once_shows_the_end_of_its_log(config):
     with connect(embedded.start_broker(config).url) as client:
-        client.set("relic", "kept")
+        client.set("{rq}:relic", "kept")
     embedded.stop_broker(config)
     files = [path for path in (config.home / "broker").rglob("*.aof") if path.stat().st_size]
     files[0].write_bytes(b"*3\r\n$3\r\nSET\r\n!broken")
@@ -58,7 +58,7 @@ def test_a_server_that_loads_is_alive_and_not_ready():
         thread = threading.Thread(target=say, args=(server, b"+OK\r\n-LOADING data\r\n$0\r\n\r\n"))
         thread.start()
 
-        answer = sockets.ask(server.getsockname()[1], "password")
+        answer = sockets.ask(server.getsockname()[1], "local", "password")
 
         thread.join()
     assert answer == sockets.Answer(ready_pid=None, is_loading=True)
@@ -69,7 +69,7 @@ def test_a_server_that_talks_nonsense_is_not_ours():
         thread = threading.Thread(target=say, args=(server, b"$x\r\n"))
         thread.start()
 
-        assert sockets.ask(server.getsockname()[1], "password") == sockets.Answer()
+        assert sockets.ask(server.getsockname()[1], "local", "password") == sockets.Answer()
 
         thread.join()
 

@@ -177,8 +177,17 @@ def test_a_host_in_the_environment_replaces_the_url_of_the_file(user):
     assert loaded(user, **in_environment).broker_url == "redis://here:7/0"
 
 
+def test_a_broker_over_tls_is_one_whose_certificate_is_checked(user):
+    configure(user, "broker: {host: there, tls: yes, ca_file: my ca.crt}")
+    (user / ".relayq" / "my ca.crt").touch()
+
+    home = f"{user}/.relayq/my%20ca.crt"
+    checked = f"?ssl_cert_reqs=required&ssl_ca_certs={home}"
+    assert loaded(user).broker_url == f"rediss://there:6379/0{checked}"
+
+
 def test_a_url_in_the_environment_replaces_the_host_of_the_file(user):
-    configure(user, "broker: {host: there, port: 7, db: 2}")
+    configure(user, "broker: {host: there, port: 7, db: 2, tls: yes, ca_file: gone}")
 
     assert loaded(user, RELAYQ_BROKER__URL="redis://here").broker_url == "redis://here"
 

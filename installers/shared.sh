@@ -1,0 +1,360 @@
+# Where relayq comes from, unless --source says so: a checkout, a wheel, a directory of wheels, a Git
+# URL (git+https://...). Who publishes these scripts writes theirs here. A script that lies in a
+# checkout installs that.
+: "${RELAYQ_SOURCE:=}"
+
+ACCOUNT=
+ACCOUNT_HOME=
+EXTRAS=
+PYTHON=
+METHOD=
+RELAYQ=
+HAS_UPDATED_APT=
+
+say() { printf '%s\n' "$*"; }
+step() { printf '\n== %s\n' "$*"; }
+warn() { printf '%s: warning: %s\n' "$PROGRAM" "$*" >&2; }
+
+die() {
+    printf '%s: %s\n' "$PROGRAM" "$1" >&2
+    [ $# -lt 2 ] || printf '  type: %s\n' "$2" >&2
+    exit 1
+}
+
+has() { command -v "$1" >/dev/null 2>&1; }
+
+# With --dry-run what would be done is printed and not done.
+run() {
+    if [ -n "$DRY_RUN" ]; then
+        printf '+ %s\n' "$*"
+    else
+        "$@"
+    fi
+}
+
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then
+        run "$@"
+    elif has sudo; then
+        run sudo "$@"
+    else
+        die "this needs root, and there is no sudo here" "(as root) $*"
+    fi
+}
+
+# As who relayq is for, with that person's home and nothing of root's.
+as_account() {
+    if [ "$(id -un)" = "$ACCOUNT" ]; then
+        run env "RELAYQ_HOME=$RELAYQ_HOME" "$@"
+    elif has runuser; then
+        run runuser -u "$ACCOUNT" -- env -C / "HOME=$ACCOUNT_HOME" "RELAYQ_HOME=$RELAYQ_HOME" "$@"
+    else
+        run sudo -u "$ACCOUNT" -H env "RELAYQ_HOME=$RELAYQ_HOME" "$@"
+    fi
+}
+
+# The person who typed sudo gets relayq, or who --user names; root only when that is all there is.
+find_account() {
+    LINGERS=false
+    now=$(id -un)
+    if [ -n "$ACCOUNT" ] && [ "$ACCOUNT" != "$now" ] && [ "$(id -u)" -ne 0 ]; then
+        die "only root may install for somebody else" "sudo sh $PROGRAM --user $ACCOUNT"
+    fi
+    if [ -z "$ACCOUNT" ] && [ "$(id -u)" -eq 0 ]; then
+        ACCOUNT=${SUDO_USER:-root}
+    fi
+    : "${ACCOUNT:=$now}"
+    id "$ACCOUNT" >/dev/null 2>&1 || die "there is no user $ACCOUNT here"
+    if [ "$ACCOUNT" = "$now" ]; then
+        ACCOUNT_HOME=$HOME
+    else
+        ACCOUNT_HOME=$(eval "printf '%s' ~$ACCOUNT")
+        RELAYQ_HOME=
+    fi
+    : "${RELAYQ_HOME:=$ACCOUNT_HOME/.relayq}"
+    VENV=$ACCOUNT_HOME/.local/share/relayq/venv
+    COMMANDS=$ACCOUNT_HOME/.local/bin
+    # Nobody's PATH has root's.
+    [ "$ACCOUNT" != root ] || COMMANDS=/usr/local/bin
+    # A service of the whole machine when root asks, of the user otherwise.
+    [ "$(id -u)" -ne 0 ] || SYSTEM=yes
+}
+
+# What only one option of this name is worth: $1 the option, $2 how many words are left.
+need_word() {
+    [ "$2" -ge 2 ] || die "$1 needs a word after it" "sh $PROGRAM --help"
+}
+
+## What relayq runs on
+
+apt_install() {
+    has apt-get || return 1
+    if [ -z "$HAS_UPDATED_APT" ]; then
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq update
+        HAS_UPDATED_APT=yes
+    fi
+    as_root env DEBIAN_FRONTEND=noninteractive \
+        apt-get -qq install -y --no-install-recommends "$@" >/dev/null
+}
+
+is_able() {
+    "$1" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1
+}
+
+find_python() {
+    for candidate in python3.14 python3.13 python3.12 python3.11 python3 /opt/homebrew/bin/python3; do
+        if has "$candidate" && is_able "$candidate"; then
+            PYTHON=$(command -v "$candidate")
+            return 0
+        fi
+    done
+    return 1
+}
+
+find_uv() {
+    UV=
+    for candidate in uv "$ACCOUNT_HOME/.local/bin/uv" "$ACCOUNT_HOME/.cargo/bin/uv"; do
+        if has "$candidate"; then
+            UV=$(command -v "$candidate")
+            return 0
+        fi
+    done
+    return 1
+}
+
+# uv if it is here, which brings a Python where this one is too old; else a venv of Python's own.
+# Nothing is ever installed into the system's Python.
+choose_method() {
+    if find_uv; then
+        METHOD=uv
+        return
+    fi
+    METHOD=venv
+    find_python && return
+    if has apt-get; then
+        step "Python, from the distribution"
+        apt_install python3 python3-venv
+        [ -z "$DRY_RUN" ] || { PYTHON=python3 && return; }
+        find_python && return
+    fi
+    die "this machine has no Python 3.11 with venv, and no uv" "${GET_PYTHON:-$(how_to_get_python)}"
+}
+
+how_to_get_python() {
+    if [ "$(uname -s)" = Darwin ]; then
+        say "brew install uv"
+    else
+        say "install uv (https://docs.astral.sh/uv), then this again"
+    fi
+}
+
+## The package
+
+absolute() {
+    case $1 in
+        /*) printf '%s' "$1" ;;
+        *) printf '%s/%s' "$(pwd)" "$1" ;;
+    esac
+}
+
+find_source() {
+    if [ -z "$RELAYQ_SOURCE" ] && [ -f "$0" ]; then
+        here=$(cd "$(dirname "$0")" && pwd)
+        [ ! -f "$here/relayq/version.py" ] || RELAYQ_SOURCE=$here
+    fi
+    [ -n "$RELAYQ_SOURCE" ] ||
+        die "where shall relayq come from?" "sh $PROGRAM --source git+https://HOST/YOU/relayq"
+    LINKS=
+    name=relayq${EXTRAS:+[$EXTRAS]}
+    case $RELAYQ_SOURCE in
+        git+*)
+            has git || apt_install git || die "a Git URL needs git"
+            SPEC="$name @ $RELAYQ_SOURCE"
+            ;;
+        http://* | https://*) SPEC="$name @ $RELAYQ_SOURCE" ;;
+        relayq | relayq[=\<\>~!]*) SPEC="$name${RELAYQ_SOURCE#relayq}" ;;
+        *) find_local_source ;;
+    esac
+}
+
+find_local_source() {
+    RELAYQ_SOURCE=$(absolute "$RELAYQ_SOURCE")
+    if [ -f "$RELAYQ_SOURCE/relayq/version.py" ] || [ -f "$RELAYQ_SOURCE" ]; then
+        SPEC="$name @ $(file_url "$RELAYQ_SOURCE")"
+    elif ls "$RELAYQ_SOURCE"/relayq-*.whl >/dev/null 2>&1; then
+        SPEC=$name
+        LINKS=$RELAYQ_SOURCE
+    else
+        die "there is no checkout, wheel or directory of wheels at $RELAYQ_SOURCE"
+    fi
+}
+
+file_url() {
+    printf 'file://%s' "$1" | sed -e 's/%/%25/g' -e 's/ /%20/g' -e 's/#/%23/g' -e 's/?/%3F/g'
+}
+
+install_package() {
+    step "relayq, for $ACCOUNT, from $RELAYQ_SOURCE"
+    if [ "$METHOD" = uv ]; then
+        set -- tool install --quiet --force --reinstall-package relayq --python '>=3.11' "$SPEC"
+        [ -z "$LINKS" ] || set -- "$@" --no-index --find-links "$LINKS"
+        as_account env "UV_TOOL_BIN_DIR=$COMMANDS" "$UV" "$@"
+        ORIGIN=$UV
+    else
+        had_one=
+        [ ! -x "$VENV/bin/relayq" ] || had_one=yes
+        [ -x "$VENV/bin/python" ] || as_account "$PYTHON" -m venv "$VENV"
+        set -- "$SPEC"
+        [ -z "$LINKS" ] || set -- "$@" --no-index --find-links "$LINKS"
+        set -- install --quiet --disable-pip-version-check "$@"
+        as_account "$VENV/bin/python" -m pip "$@" --upgrade
+        # pip takes what has the same version for the same.
+        [ -z "$had_one" ] || as_account "$VENV/bin/python" -m pip "$@" --force-reinstall --no-deps
+        as_account mkdir -p "$COMMANDS"
+        as_account ln -sf "$VENV/bin/relayq" "$COMMANDS/relayq"
+        ORIGIN=$VENV
+    fi
+    RELAYQ=$COMMANDS/relayq
+    [ -n "$DRY_RUN" ] || say "$(as_account "$RELAYQ" version) in $COMMANDS"
+    remember
+    case ":$PATH:" in
+        *":$COMMANDS:"*) ;;
+        *) say "For the short name in your shell, add $COMMANDS to its PATH." ;;
+    esac
+}
+
+json_text() { printf '"%s"' "$(printf '%s' "$1" | sed -e 's/\\/\\\\/g' -e 's/"/\\"/g')"; }
+
+json_list() {
+    printf '['
+    separator=
+    for word in $(printf '%s' "$1" | tr ',' ' '); do
+        printf '%s' "$separator"
+        json_text "$word"
+        separator=', '
+    done
+    printf ']'
+}
+
+# What an upgrade needs to know.
+remember() {
+    text=$(printf '{"method": "%s", "source": %s, "extras": %s, "%s": %s, "lingers": %s}' \
+        "$METHOD" "$(json_text "$RELAYQ_SOURCE")" "$(json_list "$EXTRAS")" \
+        "$METHOD" "$(json_text "$ORIGIN")" "$LINGERS")
+    # shellcheck disable=SC2016 # the inner shell expands these
+    as_account sh -c 'umask 077 && mkdir -p "$1" && printf "%s\n" "$2" >"$1/installed.json"' sh \
+        "$RELAYQ_HOME" "$text"
+}
+
+remove_package() {
+    if find_uv && as_account "$UV" tool list 2>/dev/null | grep -q '^relayq '; then
+        as_account env "UV_TOOL_BIN_DIR=$COMMANDS" "$UV" tool uninstall --quiet relayq
+    fi
+    if [ -d "$VENV" ]; then
+        run rm -rf "$VENV"
+        rmdir "$(dirname "$VENV")" 2>/dev/null || true
+    fi
+    if [ -L "$COMMANDS/relayq" ]; then
+        run rm -f "$COMMANDS/relayq"
+    fi
+    run rm -f "$RELAYQ_HOME/installed.json"
+}
+
+find_relayq() {
+    RELAYQ=
+    for candidate in "$VENV/bin/relayq" "$COMMANDS/relayq"; do
+        if [ -x "$candidate" ]; then
+            RELAYQ=$candidate
+            return 0
+        fi
+    done
+    return 1
+}
+
+## Configuration
+
+# Adds a section of these lines to config.yml; one that is there is somebody's, and stays as it is.
+configure() {
+    section=$1
+    shift
+    file=$RELAYQ_HOME/config.yml
+    if [ -f "$file" ] && grep -q "^$section:" "$file"; then
+        say "$file has a section $section already, which stays as it is; not written: $*"
+        return
+    fi
+    text="$section:"
+    for line in "$@"; do
+        text="$text
+  $line"
+    done
+    # shellcheck disable=SC2016 # the inner shell expands these
+    as_account sh -c 'umask 077 && mkdir -p "$1" && printf "%s\n" "$2" >>"$1/config.yml"' sh \
+        "$RELAYQ_HOME" "$text"
+}
+
+## Services
+
+# Of the whole machine: written by root, but for the account; of the user: by the account itself.
+service() {
+    service_role=$1
+    service_verb=$2
+    shift 2
+    if [ -n "$SYSTEM" ]; then
+        set -- --user "$ACCOUNT" "$@"
+        [ "$service_verb" != install ] || set -- --system "$@"
+        as_root env "HOME=$ACCOUNT_HOME" "RELAYQ_HOME=$RELAYQ_HOME" \
+            "$RELAYQ" "$service_role" "$service_verb" "$@"
+    else
+        as_account "$RELAYQ" "$service_role" "$service_verb" "$@"
+    fi
+}
+
+# Without it the services of a user end with the last login. What is switched on here is written
+# down, and switched off by --uninstall.
+keep_lingering() {
+    ! grep -q '"lingers": true' "$RELAYQ_HOME/installed.json" 2>/dev/null || LINGERS=true
+    if [ -n "$SYSTEM" ] || ! has loginctl || [ -e "/var/lib/systemd/linger/$ACCOUNT" ]; then
+        return
+    fi
+    as_root loginctl enable-linger "$ACCOUNT"
+    LINGERS=true
+}
+
+stop_lingering() {
+    if grep -q '"lingers": true' "$RELAYQ_HOME/installed.json" 2>/dev/null; then
+        as_root loginctl disable-linger "$ACCOUNT"
+    fi
+}
+
+# What runs here without being a service.
+stop_all() {
+    as_account "$RELAYQ" down </dev/null ||
+        die "something of relayq runs on here" "$RELAYQ down --wait, then this again"
+}
+
+purge() {
+    if [ -n "$PURGE" ]; then
+        run rm -rf "$RELAYQ_HOME"
+    elif [ -d "$RELAYQ_HOME" ]; then
+        say "Kept: $RELAYQ_HOME (configuration, keys, jobs). --purge deletes it, too."
+    fi
+}
+
+examine() {
+    step "relayq doctor"
+    as_account "$RELAYQ" doctor
+}
+
+first_job() {
+    step "a first job"
+    as_account "$RELAYQ" run --on "$(host_name)" --expires 60s -- echo "relayq works" ||
+        warn "no job was done here yet: relayq why last"
+}
+
+host_name() {
+    if [ -n "$DRY_RUN" ]; then
+        hostname
+    else
+        as_account "$RELAYQ" config show | awk '$1 == "worker.name" { print $2 }'
+    fi
+}

@@ -1,0 +1,1 @@
+"""What somebody can do who shouldn't be able to."""
