@@ -70,6 +70,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = deal(items, there["workercount"])
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say why a test was tried again; pytest tells only that of tests which failed for good."""
+    again = terminalreporter.stats.get("rerun", [])
+    if again:
+        terminalreporter.section("reruns")
+    for report in again:
+        terminalreporter.section(report.nodeid, sep="_")
+        terminalreporter.line("\n".join(report.longreprtext.splitlines()[-60:]))
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("root"):
         if os.geteuid() != 0:

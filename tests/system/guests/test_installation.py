@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -42,10 +41,7 @@ class Trio:
 
     def workers(self) -> list[list[str]]:
         """Return name, version, and the first word of the state, of both workers' hosts."""
-        listed = ""
-        # Sometimes it took 100 s until this showed both; the cause is unknown.
-        with suppress(subprocess.TimeoutExpired):
-            listed = self.relayq("hosts ls --format '{{.name}} {{.version}} {{.state}}'", within=20)
+        listed = self.relayq("hosts ls --format '{{.name}} {{.version}} {{.state}}'")
         entries = [line.split()[:3] for line in listed.splitlines()]
         return [entry for entry in entries if entry[0] in ("mini", "pi4")]
 
@@ -121,7 +117,7 @@ def each_does_a_job(trio: Trio) -> None:
     """Run a job on each worker, as the person whom it belongs to."""
     until(
         lambda: [state for _, _, state in trio.workers()] == ["online", "online"],
-        within=300,
+        within=60,
         what=lambda: f"both to be online: {trio.workers()}",
     )
     for host in ("mini", "pi4"):
