@@ -31,6 +31,23 @@ def change(path: Path, values: Mapping[str, Scalar]) -> None:
 def planned(path: Path, values: Mapping[str, Scalar]) -> str:
     """Return what the file would be; raises ConfigError where that can't be done by a program."""
     path = Path(os.path.realpath(path))
+    after = _planned(path, values)
+    if after is not None:
+        return after
+    needed = "".join(f"\n  {name}: {written(one)}" for name, one in values.items() if one)
+    raise ConfigError(
+        f"it is written in a way that no program should change; it needs{needed}",
+        place=path,
+        hint="relayq config edit",
+    )
+
+
+def can_change(path: Path, values: Mapping[str, Scalar]) -> bool:
+    """Whether these keys could be changed by a program; ConfigError if it can't be read at all."""
+    return _planned(Path(os.path.realpath(path)), values) is not None
+
+
+def _planned(path: Path, values: Mapping[str, Scalar]) -> str | None:
     try:
         before = path.read_text("utf-8")
     except FileNotFoundError:
@@ -40,17 +57,10 @@ def planned(path: Path, values: Mapping[str, Scalar]) -> str:
     wanted = _changed(_read(before, path), values)
     after = with_values(before, values)
     try:
-        if _read(after, path) == wanted:
-            return after
+        return after if _read(after, path) == wanted else None
     except ConfigError:
-        # What the lines were taken for they aren't; below is what to do about it.
-        pass
-    needed = "".join(f"\n  {name}: {written(one)}" for name, one in values.items() if one)
-    raise ConfigError(
-        f"it is written in a way that no program should change; it needs{needed}",
-        place=path,
-        hint="relayq config edit",
-    )
+        # What the lines were taken for they aren't.
+        return None
 
 
 def with_values(text: str, values: Mapping[str, Scalar]) -> str:

@@ -92,6 +92,25 @@ def check_unbound(config: Config) -> None:
         )
 
 
+def check_changeable(config: Config) -> None:
+    """Refuse, before a token is used up, where `config.yml` can't be given what that stands for."""
+    values: dict[str, configfile.Scalar] = {
+        **dict.fromkeys(("broker.url", "broker.db", "broker.password", "broker.ca_file")),
+        "broker.host": "broker",
+        "broker.port": 1,
+        "broker.password_file": PASSWORD,
+        "worker.name": config.worker.name,
+    }
+    path = config.home / "config.yml"
+    if not configfile.can_change(path, values):
+        raise ConfigError(
+            "it is written in a way that no program should change, so nothing was asked for yet: "
+            "write the keys of its sections broker and worker each on a line of its own",
+            place=path,
+            hint="relayq config edit",
+        )
+
+
 def ask(
     token: Token,
     *,

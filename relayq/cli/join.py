@@ -101,6 +101,7 @@ def _check_idle(config: Config) -> None:
     from relayq.cli import left
 
     joining.check_unbound(config)
+    joining.check_changeable(config)
     if os.geteuid() == 0 and (person := os.environ.get("SUDO_USER")):
         raise Conflict(
             f"with sudo root would join, and not {person}", hint="relayq join TOKEN, without sudo"

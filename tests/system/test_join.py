@@ -200,6 +200,18 @@ def test_a_machine_that_has_work_of_its_own_uses_up_no_token(vm, other):
     vm.relayq("hosts", "rm", "later")
 
 
+def test_a_configuration_that_no_program_can_change_uses_up_no_token(vm, other):
+    token = token_of(vm)
+    file = other.home / "config.yml"
+    file.write_text("broker: {port: 6400}\n")
+
+    assert "no program should change" in refused(other, token)
+    assert file.read_text() == "broker: {port: 6400}\n"
+    file.unlink()
+    assert other.relayq("join", "-", "--client", "--name", "later", typed=token)
+    vm.relayq("hosts", "rm", "later")
+
+
 def test_a_token_says_who_may_use_it_and_until_when(vm):
     done = vm.relayq("broker", "token", "--host", "pi9", "--expires", "10m", "--qr")
 
