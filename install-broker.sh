@@ -20,15 +20,44 @@ PYTHON=
 METHOD=
 RELAYQ=
 HAS_UPDATED_APT=
+STEP='the beginning'
+HAS_SAID=
+AT_END=
 
 say() { printf '%s\n' "$*"; }
-step() { printf '\n== %s\n' "$*"; }
+
+step() {
+    STEP=$*
+    printf '\n== %s\n' "$*"
+}
+
 warn() { printf '%s: warning: %s\n' "$PROGRAM" "$*" >&2; }
 
 die() {
     printf '%s: %s\n' "$PROGRAM" "$1" >&2
     [ $# -lt 2 ] || printf '  type: %s\n' "$2" >&2
+    HAS_SAID=yes
     exit 1
+}
+
+# Whatever ends the script early, ^C too: nothing stays for a moment only, and it says what now.
+mind_the_end() {
+    trap ended EXIT
+    trap 'exit 129' HUP
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+}
+
+ended() {
+    status=$?
+    trap - EXIT
+    [ -z "$AT_END" ] || "$AT_END"
+    if [ "$status" -ne 0 ] && [ -z "$HAS_SAID" ]; then
+        printf '%s: it ended early, at: %s\n' "$PROGRAM" "$STEP" >&2
+        printf '  type: the same line again, once the error above is mended\n' >&2
+        [ -n "$UNINSTALL" ] || printf '  or with --uninstall: it takes away what is here by now\n' >&2
+    fi
+    exit "$status"
 }
 
 has() { command -v "$1" >/dev/null 2>&1; }
@@ -74,7 +103,9 @@ find_account() {
         ACCOUNT=${SUDO_USER:-root}
     fi
     : "${ACCOUNT:=$now}"
-    id "$ACCOUNT" >/dev/null 2>&1 || die "there is no user $ACCOUNT here"
+    id "$ACCOUNT" >/dev/null 2>&1 || die "there is no user $ACCOUNT here" "useradd -m $ACCOUNT (as root)"
+    # Root may have named a number.
+    [ "$ACCOUNT" = "$now" ] || ACCOUNT=$(id -un "$ACCOUNT")
     if [ "$ACCOUNT" = "$now" ]; then
         ACCOUNT_HOME=$HOME
     else
@@ -88,6 +119,7 @@ find_account() {
     [ "$ACCOUNT" != root ] || COMMANDS=/usr/local/bin
     # A service of the whole machine when root asks, of the user otherwise.
     [ "$(id -u)" -ne 0 ] || SYSTEM=yes
+    ! grep -q '"lingers": true' "$RELAYQ_HOME/installed.json" 2>/dev/null || LINGERS=true
 }
 
 # What only one option of this name is worth: $1 the option, $2 how many words are left.
@@ -95,16 +127,43 @@ need_word() {
     [ "$2" -ge 2 ] || die "$1 needs a word after it" "sh $PROGRAM --help"
 }
 
+# What is wrong in these would be found out when it is in the configuration, and nothing starts.
+need_number() {
+    need_word "$1" "$3"
+    case $2 in
+        0* | *[!0-9]*) die "$1 needs a number from 1 on, not: $2" "sh $PROGRAM --help" ;;
+    esac
+}
+
+need_name() {
+    need_word "$1" "$3"
+    case $2 in
+        '' | *[!a-z0-9._-]*)
+            die "$1 needs lower-case letters, digits, - _ and ., not: $2" "sh $PROGRAM --help"
+            ;;
+    esac
+}
+
 ## What relayq runs on
 
 apt_install() {
     has apt-get || return 1
     if [ -z "$HAS_UPDATED_APT" ]; then
-        as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq update
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq update ||
+            warn "apt-get update failed: what apt knows may be old"
         HAS_UPDATED_APT=yes
     fi
-    as_root env DEBIAN_FRONTEND=noninteractive \
-        apt-get -qq install -y --no-install-recommends "$@" >/dev/null
+    quietly as_root env DEBIAN_FRONTEND=noninteractive \
+        apt-get -qq install -y --no-install-recommends "$@" ||
+        die "apt could not install: $*" "apt-get install $* (as root), then this again"
+}
+
+quietly() {
+    if [ -n "$DRY_RUN" ]; then
+        "$@"
+    else
+        "$@" >/dev/null
+    fi
 }
 
 is_able() {
@@ -178,7 +237,7 @@ find_source() {
     name=relayq${EXTRAS:+[$EXTRAS]}
     case $RELAYQ_SOURCE in
         git+*)
-            has git || apt_install git || die "a Git URL needs git"
+            has git || apt_install git || die "a Git URL needs git" "install git, then this again"
             SPEC="$name @ $RELAYQ_SOURCE"
             ;;
         http://* | https://*) SPEC="$name @ $RELAYQ_SOURCE" ;;
@@ -195,7 +254,8 @@ find_local_source() {
         SPEC=$name
         LINKS=$RELAYQ_SOURCE
     else
-        die "there is no checkout, wheel or directory of wheels at $RELAYQ_SOURCE"
+        die "there is no checkout, wheel or directory of wheels at $RELAYQ_SOURCE" \
+            "sh $PROGRAM --source WHERE"
     fi
 }
 
@@ -203,8 +263,16 @@ file_url() {
     printf 'file://%s' "$1" | sed -e 's/%/%25/g' -e 's/ /%20/g' -e 's/#/%23/g' -e 's/?/%3F/g'
 }
 
+# What pip and uv say of a full disk is anything but that.
+need_room() {
+    free=$(df -Pk "$ACCOUNT_HOME" 2>/dev/null | awk 'NR == 2 { print int($4 / 1024) }')
+    [ "${free:-150}" -ge 150 ] ||
+        die "only $free MB are free for $ACCOUNT_HOME, and relayq takes 150 MB" "df -h $ACCOUNT_HOME"
+}
+
 install_package() {
     step "relayq, for $ACCOUNT, from $RELAYQ_SOURCE"
+    need_room
     if [ "$METHOD" = uv ]; then
         set -- tool install --quiet --force --reinstall-package relayq --python '>=3.11' "$SPEC"
         [ -z "$LINKS" ] || set -- "$@" --no-index --find-links "$LINKS"
@@ -213,13 +281,15 @@ install_package() {
     else
         had_one=
         [ ! -x "$VENV/bin/relayq" ] || had_one=yes
-        [ -x "$VENV/bin/python" ] || as_account "$PYTHON" -m venv "$VENV"
+        is_whole || as_account "$PYTHON" -m venv "$VENV" --clear
+        as_account rm -f "$VENV/whole"
         set -- "$SPEC"
         [ -z "$LINKS" ] || set -- "$@" --no-index --find-links "$LINKS"
         set -- install --quiet --disable-pip-version-check "$@"
         as_account "$VENV/bin/python" -m pip "$@" --upgrade
         # pip takes what has the same version for the same.
         [ -z "$had_one" ] || as_account "$VENV/bin/python" -m pip "$@" --force-reinstall --no-deps
+        as_account touch "$VENV/whole"
         as_account mkdir -p "$COMMANDS"
         as_account ln -sf "$VENV/bin/relayq" "$COMMANDS/relayq"
         ORIGIN=$VENV
@@ -231,6 +301,11 @@ install_package() {
         *":$COMMANDS:"*) ;;
         *) say "For the short name in your shell, add $COMMANDS to its PATH." ;;
     esac
+}
+
+# One that was cut off while pip wrote, or whose Python is another one now, pip can't mend.
+is_whole() {
+    [ -e "$VENV/whole" ] && as_account "$VENV/bin/python" -m pip --version >/dev/null 2>&1
 }
 
 json_text() { printf '"%s"' "$(printf '%s' "$1" | sed -e 's/\\/\\\\/g' -e 's/"/\\"/g')"; }
@@ -252,22 +327,31 @@ remember() {
         "$METHOD" "$(json_text "$RELAYQ_SOURCE")" "$(json_list "$EXTRAS")" \
         "$METHOD" "$(json_text "$ORIGIN")" "$LINGERS")
     # shellcheck disable=SC2016 # the inner shell expands these
-    as_account sh -c 'umask 077 && mkdir -p "$1" && printf "%s\n" "$2" >"$1/installed.json"' sh \
-        "$RELAYQ_HOME" "$text"
+    as_account sh -c 'umask 077 && mkdir -p "$1" && printf "%s\n" "$2" >"$1/.installed.json" &&
+        mv "$1/.installed.json" "$1/installed.json"' sh "$RELAYQ_HOME" "$text"
 }
 
 remove_package() {
-    if find_uv && as_account "$UV" tool list 2>/dev/null | grep -q '^relayq '; then
-        as_account env "UV_TOOL_BIN_DIR=$COMMANDS" "$UV" tool uninstall --quiet relayq
+    step "the program"
+    if has_uv_tool; then
+        as_account env "UV_TOOL_BIN_DIR=$COMMANDS" "$UV" tool uninstall --quiet relayq ||
+            warn "uv has no relayq any more"
     fi
+    # As whose they are: root would follow where that one's links lead.
     if [ -d "$VENV" ]; then
-        run rm -rf "$VENV"
+        as_account rm -rf "$VENV"
         rmdir "$(dirname "$VENV")" 2>/dev/null || true
     fi
     if [ -L "$COMMANDS/relayq" ]; then
-        run rm -f "$COMMANDS/relayq"
+        as_account rm -f "$COMMANDS/relayq"
     fi
-    run rm -f "$RELAYQ_HOME/installed.json"
+    as_account rm -f "$RELAYQ_HOME/installed.json"
+}
+
+has_uv_tool() {
+    find_uv || return 1
+    grep -q '"method": "uv"' "$RELAYQ_HOME/installed.json" 2>/dev/null ||
+        as_account "$UV" tool list 2>/dev/null | grep -q '^relayq '
 }
 
 find_relayq() {
@@ -283,13 +367,15 @@ find_relayq() {
 
 ## Configuration
 
+has_section() { grep -q "^$1:" "$RELAYQ_HOME/config.yml" 2>/dev/null; }
+
 # Adds a section of these lines to config.yml; one that is there is somebody's, and stays as it is.
 configure() {
     section=$1
     shift
     file=$RELAYQ_HOME/config.yml
-    if [ -f "$file" ] && grep -q "^$section:" "$file"; then
-        say "$file has a section $section already, which stays as it is; not written: $*"
+    if has_section "$section"; then
+        warn "$file has a section $section already, which stays as it is; not written: $*"
         return
     fi
     text="$section:"
@@ -297,9 +383,12 @@ configure() {
         text="$text
   $line"
     done
+    # A last line may lack its end. By the input: what is a secret is in no list of processes.
+    [ -z "$(tail -c 1 "$file" 2>/dev/null)" ] || text="
+$text"
     # shellcheck disable=SC2016 # the inner shell expands these
-    as_account sh -c 'umask 077 && mkdir -p "$1" && printf "%s\n" "$2" >>"$1/config.yml"' sh \
-        "$RELAYQ_HOME" "$text"
+    printf '%s\n' "$text" | as_account sh -c \
+        'umask 077 && mkdir -p "$1" && cat >>"$1/config.yml"' sh "$RELAYQ_HOME"
 }
 
 ## Services
@@ -312,34 +401,60 @@ service() {
     if [ -n "$SYSTEM" ]; then
         set -- --user "$ACCOUNT" "$@"
         [ "$service_verb" != install ] || set -- --system "$@"
-        as_root env "HOME=$ACCOUNT_HOME" "RELAYQ_HOME=$RELAYQ_HOME" \
+        # Root leaves no compiled modules of its own in what is somebody else's.
+        as_root env "HOME=$ACCOUNT_HOME" "RELAYQ_HOME=$RELAYQ_HOME" PYTHONDONTWRITEBYTECODE=1 \
             "$RELAYQ" "$service_role" "$service_verb" "$@"
     else
         as_account "$RELAYQ" "$service_role" "$service_verb" "$@"
     fi
 }
 
+# Of one home there is one worker and one broker: whose service it is, is asked before a token is used.
+check_scope() {
+    unit=relayq-$1.service
+    if [ -n "$SYSTEM" ] && [ -e "$ACCOUNT_HOME/.config/systemd/user/$unit" ]; then
+        die "the $1 is a service of $ACCOUNT here, and not of the machine" \
+            "the same line as $ACCOUNT, without sudo; or first with --uninstall"
+    fi
+    if [ -z "$SYSTEM" ] && grep -qsx "User=$ACCOUNT" "/etc/systemd/system/$unit"; then
+        die "the $1 is a service of the whole machine here" "the same line with sudo sh"
+    fi
+}
+
 # Without it the services of a user end with the last login. What is switched on here is written
-# down, and switched off by --uninstall.
+# down before, and switched off by --uninstall.
 keep_lingering() {
-    ! grep -q '"lingers": true' "$RELAYQ_HOME/installed.json" 2>/dev/null || LINGERS=true
     if [ -n "$SYSTEM" ] || ! has loginctl || [ -e "/var/lib/systemd/linger/$ACCOUNT" ]; then
         return
     fi
-    as_root loginctl enable-linger "$ACCOUNT"
     LINGERS=true
+    remember
+    set_lingering enable || die "services of $ACCOUNT would end with the last login" \
+        "loginctl enable-linger $ACCOUNT (as root), then this again"
 }
 
 stop_lingering() {
-    if grep -q '"lingers": true' "$RELAYQ_HOME/installed.json" 2>/dev/null; then
-        as_root loginctl disable-linger "$ACCOUNT"
-    fi
+    [ "$LINGERS" = false ] || set_lingering disable ||
+        warn "services of $ACCOUNT still run without a login: loginctl disable-linger $ACCOUNT"
 }
 
-# What runs here without being a service.
-stop_all() {
-    as_account "$RELAYQ" down </dev/null ||
-        die "something of relayq runs on here" "$RELAYQ down --wait, then this again"
+# Who sits at the machine may do so, others by sudo.
+set_lingering() {
+    run loginctl --no-ask-password "$1-linger" "$ACCOUNT" 2>/dev/null ||
+        as_root loginctl "$1-linger" "$ACCOUNT"
+}
+
+# Of these roles, and what runs here without being a service. What can't be stopped stays whole.
+remove_services() {
+    find_relayq || return 0
+    step "the services"
+    as_account "$RELAYQ" version >/dev/null ||
+        die "relayq doesn't start here, so it can't take away its services" \
+            "this script without --uninstall, which mends it; then this again"
+    for role in "$@"; do
+        service "$role" uninstall
+    done
+    as_account "$RELAYQ" down </dev/null
 }
 
 purge() {
@@ -347,6 +462,14 @@ purge() {
         run rm -rf "$RELAYQ_HOME"
     elif [ -d "$RELAYQ_HOME" ]; then
         say "Kept: $RELAYQ_HOME (configuration, keys, jobs). --purge deletes it, too."
+    fi
+}
+
+say_removed() {
+    if [ -n "$DRY_RUN" ]; then
+        say "Nothing was done: --dry-run."
+    else
+        say "relayq is uninstalled. $*"
     fi
 }
 
@@ -394,11 +517,12 @@ main() {
     PROGRAM=install-broker.sh
     EXTRAS=serve,qr
     DRY_RUN='' UNINSTALL='' PURGE='' SYSTEM='' LISTEN='' PORT='' TLS='' USE='' BESIDE='' WORKER=''
+    mind_the_end
     while [ $# -gt 0 ]; do
         case $1 in
             --source) need_word "$1" $# && RELAYQ_SOURCE=$2 && shift ;;
             --listen) need_word "$1" $# && LISTEN=$2 && shift ;;
-            --port) need_word "$1" $# && PORT=$2 && shift ;;
+            --port) need_number "$1" "${2:-}" $# && PORT=$2 && shift ;;
             --use) need_word "$1" $# && USE=$2 && shift ;;
             --user) need_word "$1" $# && ACCOUNT=$2 && shift ;;
             --tls) TLS=yes && EXTRAS=$EXTRAS,tls ;;
@@ -418,11 +542,14 @@ main() {
         uninstall_broker
         return
     fi
+    [ -n "$USE" ] || check_scope broker
+    [ -z "$WORKER" ] || check_scope worker
+    [ -z "$USE" ] || check_use
     find_source
     choose_method
     [ -n "$USE" ] || get_redis
-    keep_lingering
     install_package
+    keep_lingering
     if [ -n "$USE" ]; then
         use_redis
     else
@@ -432,6 +559,8 @@ main() {
         service worker install
         examine || warn "what doctor says above wants attention"
         first_job
+    elif [ -n "$USE" ]; then
+        examine || warn "what doctor says above wants attention"
     else
         examine || say "One problem may be that no other machine has joined yet, which is next."
     fi
@@ -458,13 +587,10 @@ get_redis() {
     if has apt-get; then
         # It comes with a service, which would be a second manager: masked, it isn't started now, and
         # disabled, it isn't at the next boot.
-        ! has systemctl || as_root systemctl --quiet mask redis-server.service 2>/dev/null
-        apt_install redis-server || failed=yes
-        if has systemctl; then
-            as_root systemctl --quiet unmask redis-server.service
-            [ -n "${failed:-}" ] || as_root systemctl --quiet disable redis-server.service
-        fi
-        [ -z "${failed:-}" ] || die "apt could not install redis-server"
+        hide_service
+        apt_install redis-server
+        show_service
+        ! has systemctl || as_root systemctl --quiet disable redis-server.service
     elif has brew; then
         run brew install --quiet redis
     else
@@ -472,6 +598,21 @@ get_redis() {
         EXTRAS=$EXTRAS,local
         find_source
     fi
+}
+
+hide_service() {
+    has systemctl || return 0
+    AT_END=show_service
+    as_root systemctl --quiet mask redis-server.service || {
+        AT_END=''
+        die "Redis can't be installed without root" \
+            "apt-get install redis-server && systemctl disable --now redis-server (as root), then this again"
+    }
+}
+
+show_service() {
+    AT_END=''
+    ! has systemctl || as_root systemctl --quiet unmask redis-server.service
 }
 
 find_listen() {
@@ -494,10 +635,28 @@ install_broker() {
     fi
 }
 
+check_use() {
+    case $USE in
+        *[\"\\]* | *' '*) die "--use needs a URL, with % and two digits for special characters" ;;
+        redis://?* | rediss://?* | sentinel://?* | redis+socket://?* | unix://?*) ;;
+        *) die "--use needs a URL: redis://:PASSWORD@HOST:6379/0" "sh $PROGRAM --help" ;;
+    esac
+    ! has_section broker || is_used ||
+        die "$RELAYQ_HOME/config.yml names another broker already, and no script changes that" \
+            "\${EDITOR:-vi} $RELAYQ_HOME/config.yml, to change or remove its broker:, then this again"
+}
+
+is_used() {
+    case $(cat "$RELAYQ_HOME/config.yml") in
+        *"url: \"$USE\""*) ;;
+        *) return 1 ;;
+    esac
+}
+
 use_redis() {
     step "the Redis at ${USE##*@}"
     # Its password is nobody's business but the file's.
-    configure broker "url: \"$USE\""
+    has_section broker || configure broker "url: \"$USE\""
 }
 
 say_next() {
@@ -512,16 +671,11 @@ say_next() {
 }
 
 uninstall_broker() {
-    if find_relayq; then
-        for role in worker broker; do
-            service "$role" uninstall || warn "the service of the $role is still there"
-        done
-        stop_all
-    fi
-    stop_lingering
+    remove_services worker broker
     remove_package
+    stop_lingering
     purge
-    say "relayq is uninstalled. Packages of the distribution (Python, Redis) stay."
+    say_removed "Packages of the distribution (Python, Redis) stay."
 }
 
 {

@@ -21,15 +21,44 @@ PYTHON=
 METHOD=
 RELAYQ=
 HAS_UPDATED_APT=
+STEP='the beginning'
+HAS_SAID=
+AT_END=
 
 say() { printf '%s\n' "$*"; }
-step() { printf '\n== %s\n' "$*"; }
+
+step() {
+    STEP=$*
+    printf '\n== %s\n' "$*"
+}
+
 warn() { printf '%s: warning: %s\n' "$PROGRAM" "$*" >&2; }
 
 die() {
     printf '%s: %s\n' "$PROGRAM" "$1" >&2
     [ $# -lt 2 ] || printf '  type: %s\n' "$2" >&2
+    HAS_SAID=yes
     exit 1
+}
+
+# Whatever ends the script early, ^C too: nothing stays for a moment only, and it says what now.
+mind_the_end() {
+    trap ended EXIT
+    trap 'exit 129' HUP
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+}
+
+ended() {
+    status=$?
+    trap - EXIT
+    [ -z "$AT_END" ] || "$AT_END"
+    if [ "$status" -ne 0 ] && [ -z "$HAS_SAID" ]; then
+        printf '%s: it ended early, at: %s\n' "$PROGRAM" "$STEP" >&2
+        printf '  type: the same line again, once the error above is mended\n' >&2
+        [ -n "$UNINSTALL" ] || printf '  or with --uninstall: it takes away what is here by now\n' >&2
+    fi
+    exit "$status"
 }
 
 has() { command -v "$1" >/dev/null 2>&1; }
@@ -75,7 +104,9 @@ find_account() {
         ACCOUNT=${SUDO_USER:-root}
     fi
     : "${ACCOUNT:=$now}"
-    id "$ACCOUNT" >/dev/null 2>&1 || die "there is no user $ACCOUNT here"
+    id "$ACCOUNT" >/dev/null 2>&1 || die "there is no user $ACCOUNT here" "useradd -m $ACCOUNT (as root)"
+    # Root may have named a number.
+    [ "$ACCOUNT" = "$now" ] || ACCOUNT=$(id -un "$ACCOUNT")
     if [ "$ACCOUNT" = "$now" ]; then
         ACCOUNT_HOME=$HOME
     else
@@ -89,6 +120,7 @@ find_account() {
     [ "$ACCOUNT" != root ] || COMMANDS=/usr/local/bin
     # A service of the whole machine when root asks, of the user otherwise.
     [ "$(id -u)" -ne 0 ] || SYSTEM=yes
+    ! grep -q '"lingers": true' "$RELAYQ_HOME/installed.json" 2>/dev/null || LINGERS=true
 }
 
 # What only one option of this name is worth: $1 the option, $2 how many words are left.
@@ -96,16 +128,43 @@ need_word() {
     [ "$2" -ge 2 ] || die "$1 needs a word after it" "sh $PROGRAM --help"
 }
 
+# What is wrong in these would be found out when it is in the configuration, and nothing starts.
+need_number() {
+    need_word "$1" "$3"
+    case $2 in
+        0* | *[!0-9]*) die "$1 needs a number from 1 on, not: $2" "sh $PROGRAM --help" ;;
+    esac
+}
+
+need_name() {
+    need_word "$1" "$3"
+    case $2 in
+        '' | *[!a-z0-9._-]*)
+            die "$1 needs lower-case letters, digits, - _ and ., not: $2" "sh $PROGRAM --help"
+            ;;
+    esac
+}
+
 ## What relayq runs on
 
 apt_install() {
     has apt-get || return 1
     if [ -z "$HAS_UPDATED_APT" ]; then
-        as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq update
+        as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq update ||
+            warn "apt-get update failed: what apt knows may be old"
         HAS_UPDATED_APT=yes
     fi
-    as_root env DEBIAN_FRONTEND=noninteractive \
-        apt-get -qq install -y --no-install-recommends "$@" >/dev/null
+    quietly as_root env DEBIAN_FRONTEND=noninteractive \
+        apt-get -qq install -y --no-install-recommends "$@" ||
+        die "apt could not install: $*" "apt-get install $* (as root), then this again"
+}
+
+quietly() {
+    if [ -n "$DRY_RUN" ]; then
+        "$@"
+    else
+        "$@" >/dev/null
+    fi
 }
 
 is_able() {
@@ -179,7 +238,7 @@ find_source() {
     name=relayq${EXTRAS:+[$EXTRAS]}
     case $RELAYQ_SOURCE in
         git+*)
-            has git || apt_install git || die "a Git URL needs git"
+            has git || apt_install git || die "a Git URL needs git" "install git, then this again"
             SPEC="$name @ $RELAYQ_SOURCE"
             ;;
         http://* | https://*) SPEC="$name @ $RELAYQ_SOURCE" ;;
@@ -196,7 +255,8 @@ find_local_source() {
         SPEC=$name
         LINKS=$RELAYQ_SOURCE
     else
-        die "there is no checkout, wheel or directory of wheels at $RELAYQ_SOURCE"
+        die "there is no checkout, wheel or directory of wheels at $RELAYQ_SOURCE" \
+            "sh $PROGRAM --source WHERE"
     fi
 }
 
@@ -204,8 +264,16 @@ file_url() {
     printf 'file://%s' "$1" | sed -e 's/%/%25/g' -e 's/ /%20/g' -e 's/#/%23/g' -e 's/?/%3F/g'
 }
 
+# What pip and uv say of a full disk is anything but that.
+need_room() {
+    free=$(df -Pk "$ACCOUNT_HOME" 2>/dev/null | awk 'NR == 2 { print int($4 / 1024) }')
+    [ "${free:-150}" -ge 150 ] ||
+        die "only $free MB are free for $ACCOUNT_HOME, and relayq takes 150 MB" "df -h $ACCOUNT_HOME"
+}
+
 install_package() {
     step "relayq, for $ACCOUNT, from $RELAYQ_SOURCE"
+    need_room
     if [ "$METHOD" = uv ]; then
         set -- tool install --quiet --force --reinstall-package relayq --python '>=3.11' "$SPEC"
         [ -z "$LINKS" ] || set -- "$@" --no-index --find-links "$LINKS"
@@ -214,13 +282,15 @@ install_package() {
     else
         had_one=
         [ ! -x "$VENV/bin/relayq" ] || had_one=yes
-        [ -x "$VENV/bin/python" ] || as_account "$PYTHON" -m venv "$VENV"
+        is_whole || as_account "$PYTHON" -m venv "$VENV" --clear
+        as_account rm -f "$VENV/whole"
         set -- "$SPEC"
         [ -z "$LINKS" ] || set -- "$@" --no-index --find-links "$LINKS"
         set -- install --quiet --disable-pip-version-check "$@"
         as_account "$VENV/bin/python" -m pip "$@" --upgrade
         # pip takes what has the same version for the same.
         [ -z "$had_one" ] || as_account "$VENV/bin/python" -m pip "$@" --force-reinstall --no-deps
+        as_account touch "$VENV/whole"
         as_account mkdir -p "$COMMANDS"
         as_account ln -sf "$VENV/bin/relayq" "$COMMANDS/relayq"
         ORIGIN=$VENV
@@ -232,6 +302,11 @@ install_package() {
         *":$COMMANDS:"*) ;;
         *) say "For the short name in your shell, add $COMMANDS to its PATH." ;;
     esac
+}
+
+# One that was cut off while pip wrote, or whose Python is another one now, pip can't mend.
+is_whole() {
+    [ -e "$VENV/whole" ] && as_account "$VENV/bin/python" -m pip --version >/dev/null 2>&1
 }
 
 json_text() { printf '"%s"' "$(printf '%s' "$1" | sed -e 's/\\/\\\\/g' -e 's/"/\\"/g')"; }
@@ -253,22 +328,31 @@ remember() {
         "$METHOD" "$(json_text "$RELAYQ_SOURCE")" "$(json_list "$EXTRAS")" \
         "$METHOD" "$(json_text "$ORIGIN")" "$LINGERS")
     # shellcheck disable=SC2016 # the inner shell expands these
-    as_account sh -c 'umask 077 && mkdir -p "$1" && printf "%s\n" "$2" >"$1/installed.json"' sh \
-        "$RELAYQ_HOME" "$text"
+    as_account sh -c 'umask 077 && mkdir -p "$1" && printf "%s\n" "$2" >"$1/.installed.json" &&
+        mv "$1/.installed.json" "$1/installed.json"' sh "$RELAYQ_HOME" "$text"
 }
 
 remove_package() {
-    if find_uv && as_account "$UV" tool list 2>/dev/null | grep -q '^relayq '; then
-        as_account env "UV_TOOL_BIN_DIR=$COMMANDS" "$UV" tool uninstall --quiet relayq
+    step "the program"
+    if has_uv_tool; then
+        as_account env "UV_TOOL_BIN_DIR=$COMMANDS" "$UV" tool uninstall --quiet relayq ||
+            warn "uv has no relayq any more"
     fi
+    # As whose they are: root would follow where that one's links lead.
     if [ -d "$VENV" ]; then
-        run rm -rf "$VENV"
+        as_account rm -rf "$VENV"
         rmdir "$(dirname "$VENV")" 2>/dev/null || true
     fi
     if [ -L "$COMMANDS/relayq" ]; then
-        run rm -f "$COMMANDS/relayq"
+        as_account rm -f "$COMMANDS/relayq"
     fi
-    run rm -f "$RELAYQ_HOME/installed.json"
+    as_account rm -f "$RELAYQ_HOME/installed.json"
+}
+
+has_uv_tool() {
+    find_uv || return 1
+    grep -q '"method": "uv"' "$RELAYQ_HOME/installed.json" 2>/dev/null ||
+        as_account "$UV" tool list 2>/dev/null | grep -q '^relayq '
 }
 
 find_relayq() {
@@ -284,13 +368,15 @@ find_relayq() {
 
 ## Configuration
 
+has_section() { grep -q "^$1:" "$RELAYQ_HOME/config.yml" 2>/dev/null; }
+
 # Adds a section of these lines to config.yml; one that is there is somebody's, and stays as it is.
 configure() {
     section=$1
     shift
     file=$RELAYQ_HOME/config.yml
-    if [ -f "$file" ] && grep -q "^$section:" "$file"; then
-        say "$file has a section $section already, which stays as it is; not written: $*"
+    if has_section "$section"; then
+        warn "$file has a section $section already, which stays as it is; not written: $*"
         return
     fi
     text="$section:"
@@ -298,9 +384,12 @@ configure() {
         text="$text
   $line"
     done
+    # A last line may lack its end. By the input: what is a secret is in no list of processes.
+    [ -z "$(tail -c 1 "$file" 2>/dev/null)" ] || text="
+$text"
     # shellcheck disable=SC2016 # the inner shell expands these
-    as_account sh -c 'umask 077 && mkdir -p "$1" && printf "%s\n" "$2" >>"$1/config.yml"' sh \
-        "$RELAYQ_HOME" "$text"
+    printf '%s\n' "$text" | as_account sh -c \
+        'umask 077 && mkdir -p "$1" && cat >>"$1/config.yml"' sh "$RELAYQ_HOME"
 }
 
 ## Services
@@ -313,34 +402,60 @@ service() {
     if [ -n "$SYSTEM" ]; then
         set -- --user "$ACCOUNT" "$@"
         [ "$service_verb" != install ] || set -- --system "$@"
-        as_root env "HOME=$ACCOUNT_HOME" "RELAYQ_HOME=$RELAYQ_HOME" \
+        # Root leaves no compiled modules of its own in what is somebody else's.
+        as_root env "HOME=$ACCOUNT_HOME" "RELAYQ_HOME=$RELAYQ_HOME" PYTHONDONTWRITEBYTECODE=1 \
             "$RELAYQ" "$service_role" "$service_verb" "$@"
     else
         as_account "$RELAYQ" "$service_role" "$service_verb" "$@"
     fi
 }
 
+# Of one home there is one worker and one broker: whose service it is, is asked before a token is used.
+check_scope() {
+    unit=relayq-$1.service
+    if [ -n "$SYSTEM" ] && [ -e "$ACCOUNT_HOME/.config/systemd/user/$unit" ]; then
+        die "the $1 is a service of $ACCOUNT here, and not of the machine" \
+            "the same line as $ACCOUNT, without sudo; or first with --uninstall"
+    fi
+    if [ -z "$SYSTEM" ] && grep -qsx "User=$ACCOUNT" "/etc/systemd/system/$unit"; then
+        die "the $1 is a service of the whole machine here" "the same line with sudo sh"
+    fi
+}
+
 # Without it the services of a user end with the last login. What is switched on here is written
-# down, and switched off by --uninstall.
+# down before, and switched off by --uninstall.
 keep_lingering() {
-    ! grep -q '"lingers": true' "$RELAYQ_HOME/installed.json" 2>/dev/null || LINGERS=true
     if [ -n "$SYSTEM" ] || ! has loginctl || [ -e "/var/lib/systemd/linger/$ACCOUNT" ]; then
         return
     fi
-    as_root loginctl enable-linger "$ACCOUNT"
     LINGERS=true
+    remember
+    set_lingering enable || die "services of $ACCOUNT would end with the last login" \
+        "loginctl enable-linger $ACCOUNT (as root), then this again"
 }
 
 stop_lingering() {
-    if grep -q '"lingers": true' "$RELAYQ_HOME/installed.json" 2>/dev/null; then
-        as_root loginctl disable-linger "$ACCOUNT"
-    fi
+    [ "$LINGERS" = false ] || set_lingering disable ||
+        warn "services of $ACCOUNT still run without a login: loginctl disable-linger $ACCOUNT"
 }
 
-# What runs here without being a service.
-stop_all() {
-    as_account "$RELAYQ" down </dev/null ||
-        die "something of relayq runs on here" "$RELAYQ down --wait, then this again"
+# Who sits at the machine may do so, others by sudo.
+set_lingering() {
+    run loginctl --no-ask-password "$1-linger" "$ACCOUNT" 2>/dev/null ||
+        as_root loginctl "$1-linger" "$ACCOUNT"
+}
+
+# Of these roles, and what runs here without being a service. What can't be stopped stays whole.
+remove_services() {
+    find_relayq || return 0
+    step "the services"
+    as_account "$RELAYQ" version >/dev/null ||
+        die "relayq doesn't start here, so it can't take away its services" \
+            "this script without --uninstall, which mends it; then this again"
+    for role in "$@"; do
+        service "$role" uninstall
+    done
+    as_account "$RELAYQ" down </dev/null
 }
 
 purge() {
@@ -348,6 +463,14 @@ purge() {
         run rm -rf "$RELAYQ_HOME"
     elif [ -d "$RELAYQ_HOME" ]; then
         say "Kept: $RELAYQ_HOME (configuration, keys, jobs). --purge deletes it, too."
+    fi
+}
+
+say_removed() {
+    if [ -n "$DRY_RUN" ]; then
+        say "Nothing was done: --dry-run."
+    else
+        say "relayq is uninstalled. $*"
     fi
 }
 
@@ -373,11 +496,12 @@ host_name() {
 worker_main() {
     DRY_RUN='' UNINSTALL='' PURGE='' SYSTEM='' NAME='' SLOTS='' CLIENT='' PRIORITY=''
     TOKEN=${RELAYQ_TOKEN:-} IS_IN=yes
+    mind_the_end
     while [ $# -gt 0 ]; do
         case $1 in
             --source) need_word "$1" $# && RELAYQ_SOURCE=$2 && shift ;;
-            --name) need_word "$1" $# && NAME=$2 && shift ;;
-            --slots) need_word "$1" $# && SLOTS=$2 && shift ;;
+            --name) need_name "$1" "${2:-}" $# && NAME=$2 && shift ;;
+            --slots) need_number "$1" "${2:-}" $# && SLOTS=$2 && shift ;;
             --user) need_word "$1" $# && ACCOUNT=$2 && shift ;;
             --model) need_word "$1" $# && set_model "$2" && shift ;;
             --client) CLIENT=yes ;;
@@ -388,6 +512,7 @@ worker_main() {
             -h | --help) usage && return ;;
             rq1.*) TOKEN=$1 ;;
             -*) die "there is no option $1" "sh $PROGRAM --help" ;;
+            relayq | join) ;; # the line that is printed on a terminal has these before the token
             *) die "a token begins with rq1., not: $1" "relayq broker token, on the broker's machine" ;;
         esac
         shift
@@ -397,10 +522,10 @@ worker_main() {
         uninstall_worker
         return
     fi
+    [ -n "$CLIENT" ] || check_scope worker
     find_source
     [ -z "$LOOK" ] || "$LOOK"
     choose_method
-    [ -n "$CLIENT" ] || keep_lingering
     install_package
     is_in_fleet || IS_IN=
     if [ -n "$IS_IN" ] && [ -n "$TOKEN" ]; then
@@ -408,6 +533,12 @@ worker_main() {
         TOKEN=
     fi
     settle_in
+    if [ -z "$TOKEN" ] && [ -z "$IS_IN" ] && ! has_own_broker; then
+        say "Without a token this machine is in no fleet yet, so nothing runs here."
+        say_next
+        return
+    fi
+    [ -n "$CLIENT" ] || keep_lingering
     join_fleet
     # Joining installs a service of one's own; one of the machine only root can.
     if [ -z "$CLIENT" ] && { [ -z "$TOKEN" ] || [ -n "$SYSTEM" ]; }; then
@@ -429,10 +560,7 @@ settle_in() {
 }
 
 join_fleet() {
-    if [ -z "$TOKEN" ]; then
-        [ -n "$IS_IN" ] || say "Without a token this machine is in no fleet yet; it works for itself."
-        return 0
-    fi
+    [ -n "$TOKEN" ] || return 0
     step "joining"
     set --
     [ -z "$NAME" ] || set -- "$@" --name "$NAME"
@@ -444,9 +572,9 @@ join_fleet() {
     IS_IN=yes
 }
 
-is_in_fleet() {
-    [ -f "$RELAYQ_HOME/config.yml" ] && grep -q '^broker:' "$RELAYQ_HOME/config.yml"
-}
+is_in_fleet() { has_section broker; }
+
+has_own_broker() { [ -e "$RELAYQ_HOME/broker/broker.json" ]; }
 
 say_next() {
     step "next"
@@ -458,14 +586,13 @@ say_next() {
 }
 
 uninstall_worker() {
-    if find_relayq; then
-        service worker uninstall || warn "the service of the worker is still there"
-        stop_all
-    fi
-    stop_lingering
+    name=
+    ! find_relayq || name=$(host_name)
+    remove_services worker
     remove_package
+    stop_lingering
     purge
-    say "relayq is uninstalled. On the broker's machine: relayq hosts rm $(hostname)"
+    say_removed "On the broker's machine: relayq hosts rm ${name:-$(hostname)}"
 }
 
 usage() {

@@ -78,6 +78,8 @@ main() {
     host=${1:-}
     scratch=$(mktemp -d)
     trap 'rm -rf "$scratch"' EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
     find_relayq
     test_broker
     test_submit

@@ -33,11 +33,12 @@ main() {
     PROGRAM=install-broker.sh
     EXTRAS=serve,qr
     DRY_RUN='' UNINSTALL='' PURGE='' SYSTEM='' LISTEN='' PORT='' TLS='' USE='' BESIDE='' WORKER=''
+    mind_the_end
     while [ $# -gt 0 ]; do
         case $1 in
             --source) need_word "$1" $# && RELAYQ_SOURCE=$2 && shift ;;
             --listen) need_word "$1" $# && LISTEN=$2 && shift ;;
-            --port) need_word "$1" $# && PORT=$2 && shift ;;
+            --port) need_number "$1" "${2:-}" $# && PORT=$2 && shift ;;
             --use) need_word "$1" $# && USE=$2 && shift ;;
             --user) need_word "$1" $# && ACCOUNT=$2 && shift ;;
             --tls) TLS=yes && EXTRAS=$EXTRAS,tls ;;
@@ -57,11 +58,14 @@ main() {
         uninstall_broker
         return
     fi
+    [ -n "$USE" ] || check_scope broker
+    [ -z "$WORKER" ] || check_scope worker
+    [ -z "$USE" ] || check_use
     find_source
     choose_method
     [ -n "$USE" ] || get_redis
-    keep_lingering
     install_package
+    keep_lingering
     if [ -n "$USE" ]; then
         use_redis
     else
@@ -71,6 +75,8 @@ main() {
         service worker install
         examine || warn "what doctor says above wants attention"
         first_job
+    elif [ -n "$USE" ]; then
+        examine || warn "what doctor says above wants attention"
     else
         examine || say "One problem may be that no other machine has joined yet, which is next."
     fi
@@ -97,13 +103,10 @@ get_redis() {
     if has apt-get; then
         # It comes with a service, which would be a second manager: masked, it isn't started now, and
         # disabled, it isn't at the next boot.
-        ! has systemctl || as_root systemctl --quiet mask redis-server.service 2>/dev/null
-        apt_install redis-server || failed=yes
-        if has systemctl; then
-            as_root systemctl --quiet unmask redis-server.service
-            [ -n "${failed:-}" ] || as_root systemctl --quiet disable redis-server.service
-        fi
-        [ -z "${failed:-}" ] || die "apt could not install redis-server"
+        hide_service
+        apt_install redis-server
+        show_service
+        ! has systemctl || as_root systemctl --quiet disable redis-server.service
     elif has brew; then
         run brew install --quiet redis
     else
@@ -111,6 +114,21 @@ get_redis() {
         EXTRAS=$EXTRAS,local
         find_source
     fi
+}
+
+hide_service() {
+    has systemctl || return 0
+    AT_END=show_service
+    as_root systemctl --quiet mask redis-server.service || {
+        AT_END=''
+        die "Redis can't be installed without root" \
+            "apt-get install redis-server && systemctl disable --now redis-server (as root), then this again"
+    }
+}
+
+show_service() {
+    AT_END=''
+    ! has systemctl || as_root systemctl --quiet unmask redis-server.service
 }
 
 find_listen() {
@@ -133,10 +151,28 @@ install_broker() {
     fi
 }
 
+check_use() {
+    case $USE in
+        *[\"\\]* | *' '*) die "--use needs a URL, with % and two digits for special characters" ;;
+        redis://?* | rediss://?* | sentinel://?* | redis+socket://?* | unix://?*) ;;
+        *) die "--use needs a URL: redis://:PASSWORD@HOST:6379/0" "sh $PROGRAM --help" ;;
+    esac
+    ! has_section broker || is_used ||
+        die "$RELAYQ_HOME/config.yml names another broker already, and no script changes that" \
+            "\${EDITOR:-vi} $RELAYQ_HOME/config.yml, to change or remove its broker:, then this again"
+}
+
+is_used() {
+    case $(cat "$RELAYQ_HOME/config.yml") in
+        *"url: \"$USE\""*) ;;
+        *) return 1 ;;
+    esac
+}
+
 use_redis() {
     step "the Redis at ${USE##*@}"
     # Its password is nobody's business but the file's.
-    configure broker "url: \"$USE\""
+    has_section broker || configure broker "url: \"$USE\""
 }
 
 say_next() {
@@ -151,14 +187,9 @@ say_next() {
 }
 
 uninstall_broker() {
-    if find_relayq; then
-        for role in worker broker; do
-            service "$role" uninstall || warn "the service of the $role is still there"
-        done
-        stop_all
-    fi
-    stop_lingering
+    remove_services worker broker
     remove_package
+    stop_lingering
     purge
-    say "relayq is uninstalled. Packages of the distribution (Python, Redis) stay."
+    say_removed "Packages of the distribution (Python, Redis) stay."
 }

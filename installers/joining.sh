@@ -1,11 +1,12 @@
 worker_main() {
     DRY_RUN='' UNINSTALL='' PURGE='' SYSTEM='' NAME='' SLOTS='' CLIENT='' PRIORITY=''
     TOKEN=${RELAYQ_TOKEN:-} IS_IN=yes
+    mind_the_end
     while [ $# -gt 0 ]; do
         case $1 in
             --source) need_word "$1" $# && RELAYQ_SOURCE=$2 && shift ;;
-            --name) need_word "$1" $# && NAME=$2 && shift ;;
-            --slots) need_word "$1" $# && SLOTS=$2 && shift ;;
+            --name) need_name "$1" "${2:-}" $# && NAME=$2 && shift ;;
+            --slots) need_number "$1" "${2:-}" $# && SLOTS=$2 && shift ;;
             --user) need_word "$1" $# && ACCOUNT=$2 && shift ;;
             --model) need_word "$1" $# && set_model "$2" && shift ;;
             --client) CLIENT=yes ;;
@@ -16,6 +17,7 @@ worker_main() {
             -h | --help) usage && return ;;
             rq1.*) TOKEN=$1 ;;
             -*) die "there is no option $1" "sh $PROGRAM --help" ;;
+            relayq | join) ;; # the line that is printed on a terminal has these before the token
             *) die "a token begins with rq1., not: $1" "relayq broker token, on the broker's machine" ;;
         esac
         shift
@@ -25,10 +27,10 @@ worker_main() {
         uninstall_worker
         return
     fi
+    [ -n "$CLIENT" ] || check_scope worker
     find_source
     [ -z "$LOOK" ] || "$LOOK"
     choose_method
-    [ -n "$CLIENT" ] || keep_lingering
     install_package
     is_in_fleet || IS_IN=
     if [ -n "$IS_IN" ] && [ -n "$TOKEN" ]; then
@@ -36,6 +38,12 @@ worker_main() {
         TOKEN=
     fi
     settle_in
+    if [ -z "$TOKEN" ] && [ -z "$IS_IN" ] && ! has_own_broker; then
+        say "Without a token this machine is in no fleet yet, so nothing runs here."
+        say_next
+        return
+    fi
+    [ -n "$CLIENT" ] || keep_lingering
     join_fleet
     # Joining installs a service of one's own; one of the machine only root can.
     if [ -z "$CLIENT" ] && { [ -z "$TOKEN" ] || [ -n "$SYSTEM" ]; }; then
@@ -57,10 +65,7 @@ settle_in() {
 }
 
 join_fleet() {
-    if [ -z "$TOKEN" ]; then
-        [ -n "$IS_IN" ] || say "Without a token this machine is in no fleet yet; it works for itself."
-        return 0
-    fi
+    [ -n "$TOKEN" ] || return 0
     step "joining"
     set --
     [ -z "$NAME" ] || set -- "$@" --name "$NAME"
@@ -72,9 +77,9 @@ join_fleet() {
     IS_IN=yes
 }
 
-is_in_fleet() {
-    [ -f "$RELAYQ_HOME/config.yml" ] && grep -q '^broker:' "$RELAYQ_HOME/config.yml"
-}
+is_in_fleet() { has_section broker; }
+
+has_own_broker() { [ -e "$RELAYQ_HOME/broker/broker.json" ]; }
 
 say_next() {
     step "next"
@@ -86,12 +91,11 @@ say_next() {
 }
 
 uninstall_worker() {
-    if find_relayq; then
-        service worker uninstall || warn "the service of the worker is still there"
-        stop_all
-    fi
-    stop_lingering
+    name=
+    ! find_relayq || name=$(host_name)
+    remove_services worker
     remove_package
+    stop_lingering
     purge
-    say "relayq is uninstalled. On the broker's machine: relayq hosts rm $(hostname)"
+    say_removed "On the broker's machine: relayq hosts rm ${name:-$(hostname)}"
 }

@@ -56,7 +56,7 @@ look_at_pi() {
     mind_card
 }
 
-read_model() { tr -d '\0' </proc/device-tree/model 2>/dev/null || :; }
+read_model() { [ ! -r /proc/device-tree/model ] || tr -d '\0' </proc/device-tree/model; }
 
 # A job for each processor, but half a GB of memory for each as well; the small models have one core,
 # or little more than what the worker itself takes.

@@ -116,6 +116,7 @@ class Relay:
                 store = connect(url, is_brief=self._is_brief)
                 signer = signer_of(self.config, store)
                 store.jobs.who = self.submitter
+                store.reader.say = self.say
                 self._session = Session(
                     store,
                     signer,

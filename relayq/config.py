@@ -405,10 +405,11 @@ class _Layers:
 def _project_file() -> Path | None:
     try:
         here = Path.cwd()
-    except FileNotFoundError:  # somebody deleted the directory
+    except OSError:  # deleted; or, on macOS, not for us to look into
         return None
     files = (folder / ".relayq.yml" for folder in (here, *here.parents))
-    return next((file for file in files if file.is_file()), None)
+    # Not is_file(), which raises where `su` left somebody in a directory that is not theirs.
+    return next((file for file in files if os.path.isfile(file)), None)
 
 
 def _names(section: str = "") -> dict[str, str]:

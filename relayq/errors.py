@@ -6,6 +6,7 @@ RelayqError                  125  relayq itself failed
 │  └─ BrokerFull                  it has no room for new work; what it has goes on
 ├─ NoSuchJob, NoSuchHost, NoSuchSession, NoSuchAnalysis  a name that relayq doesn't know
 ├─ AmbiguousId                    a prefix that several jobs share
+├─ Unreadable                     a record that isn't what this relayq knows
 ├─ Conflict                       the job's state doesn't allow what was asked
 ├─ Unplaceable                    no known host could ever take the job
 ├─ WrongFleetKey                  this machine's fleet key isn't the broker's
@@ -92,6 +93,10 @@ class AmbiguousId(RelayqError):
             f"{prefix!r} matches several {what}: {shown}", hint=f"type more of the id: {where}"
         )
         self.matches = matches
+
+
+class Unreadable(RelayqError):
+    """A record in Redis can't be read: something else wrote it, or another version did."""
 
 
 class NoSuchHost(RelayqError):

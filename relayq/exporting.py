@@ -63,8 +63,7 @@ class Exporter:
                 reason = "Redis had forgotten what came next"
                 entries.append((CUT, {"reason": reason, "from": self._place, "to": found[0].id}))
             entries += [(event.what, _facts(event)) for event in found]
-            if not self._ledger.append_all(entries):
-                # The next look finds them again: nothing is missed for want of room.
+            if not self._ledger.append_all(entries, come_again=True):
                 break
             self._place = found[-1].id
             kept += len(found)
@@ -84,8 +83,9 @@ class Exporter:
             if head:
                 self._heads_at = now
             known, since = self._heads.get(host.name, ("", -_HEAD_ANEW))
-            if head and head != known and now >= since + _HEAD_ANEW:
-                self._ledger.append(HEAD, host=host.name, install=host.install, head=head)
+            is_due = head not in ("", known) and now >= since + _HEAD_ANEW
+            facts = {"host": host.name, "install": host.install, "head": head}
+            if is_due and self._ledger.append_all([(HEAD, facts)], come_again=True):
                 self._heads[host.name] = (head, now)
                 noted += 1
         return noted

@@ -131,6 +131,26 @@ def as_completed(results: Iterable[JobResult], timeout: float | None = None) -> 
             raise WaitTimeout(f"{open_} jobs haven't ended after {timeout:g} s; they go on")
 
 
+def first_ended(results: Sequence[JobResult], timeout: float | None = None) -> JobResult:
+    """Wait until one of these jobs ends or parks, and return it: of several the earliest.
+
+    Raises WaitTimeout after `timeout` seconds. All are jobs of one connection.
+    """
+    session = results[0]._session
+    jobs, ids = session.store.jobs, [result.id for result in results]
+    deadline = None if timeout is None else clock.boottime() + timeout
+    while True:
+        records = session.patiently(partial(jobs.fetch_many, ids), deadline) or []
+        ended = [record for record in records if not record.state.is_waitable]
+        if ended:
+            first = min(ended, key=lambda record: record.finished_at or clock.now())
+            return next(result for result in results if result.id == first.id)
+        block = _BLOCK if deadline is None else min(_BLOCK, deadline - clock.boottime())
+        if block <= 0:
+            raise WaitTimeout(f"none of {len(ids)} jobs has ended after {timeout:g} s; they go on")
+        session.patiently(partial(jobs.wait, ids, patience=block), deadline)
+
+
 def gather(
     *results: JobResult, return_exceptions: bool = False, timeout: float | None = None
 ) -> list[Any]:

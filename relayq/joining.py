@@ -30,6 +30,7 @@ from relayq.model.joining import (
     keys_of,
 )
 from relayq.sealing import Agreement, unseal
+from relayq.tls import with_ca_file
 
 #: Of silence, until a connection is given up; and until nothing more is tried.
 _SILENCE, _PATIENCE = 10.0, 45.0
@@ -93,7 +94,8 @@ def check_unbound(config: Config) -> None:
 
 
 def check_changeable(config: Config) -> None:
-    """Refuse, before a token is used up, where `config.yml` can't be given what that stands for."""
+    """Refuse, before a token is used up, where what that stands for can't be kept."""
+    _check_room(config.home)
     values: dict[str, configfile.Scalar] = {
         **dict.fromkeys(("broker.url", "broker.db", "broker.password", "broker.ca_file")),
         "broker.host": "broker",
@@ -109,6 +111,17 @@ def check_changeable(config: Config) -> None:
             place=path,
             hint="relayq config edit",
         )
+
+
+def _check_room(home: Path) -> None:
+    """Try to write as much as there is to be kept."""
+    draft = home / "joining"
+    try:
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_secret(draft, "x" * 8 * LARGEST)
+        draft.unlink()
+    except OSError as error:
+        raise ConfigError(f"can't write {home}: {error.strerror}") from error
 
 
 def ask(
@@ -243,7 +256,7 @@ def keep(config: Config, answer: Answer, *, slots: int | None) -> Path | None:
     home = config.home
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     # Checked before anything else is: a file that can't be changed must not cost what is there.
-    values = _values(answer, slots)
+    values = _values(answer, slots, home / CERTIFICATE)
     configfile.planned(home / "config.yml", values)
     aside = _put_aside(config.fleet_key_path, given.key)
     if password := given.broker.get("password"):
@@ -259,12 +272,16 @@ def keep(config: Config, answer: Answer, *, slots: int | None) -> Path | None:
     return aside
 
 
-def _values(answer: Answer, slots: int | None) -> dict[str, configfile.Scalar]:
-    """Return what config.yml is to say; None takes a key out, and paths are of its directory."""
+def _values(answer: Answer, slots: int | None, ca: Path) -> dict[str, configfile.Scalar]:
+    """Return what config.yml is to say; None takes a key out, and paths are of its directory.
+
+    A path in a URL isn't: `ca` is where the certificate will be.
+    """
     given = answer.admission.broker
-    is_url = given.get("url") is not None
+    url = given.get("url")
+    is_url = url is not None
     values: dict[str, configfile.Scalar] = {
-        "broker.url": given.get("url"),
+        "broker.url": with_ca_file(url, ca) if url is not None else None,
         "broker.host": None if is_url else (given.get("host") or answer.address),
         "broker.port": None if is_url else given.get("port"),
         "broker.db": given.get("db") or None,
@@ -272,7 +289,7 @@ def _values(answer: Answer, slots: int | None) -> dict[str, configfile.Scalar]:
         "broker.password": None,
         "broker.password_file": PASSWORD if given.get("password") else None,
         "broker.tls": True if given.get("tls") else None,
-        "broker.ca_file": CERTIFICATE if given.get("ca") else None,
+        "broker.ca_file": CERTIFICATE if given.get("ca") and not is_url else None,
         "worker.name": answer.admission.host,
     }
     if slots is not None:
@@ -290,7 +307,8 @@ def _put_aside(path: Path, key: str) -> Path | None:
     if not before.split() or before.split()[0] in key.split():
         return None
     aside = path.with_name(f"{path.name}.before-{int(clock.now())}")
-    path.rename(aside)
+    # A copy: until the new one is in its place, this machine's own jobs need it.
+    write_secret(aside, before)
     return aside
 
 

@@ -107,8 +107,10 @@ class Ledger:
         """Write an entry; False when there is no room for it, which the next one that fits says."""
         return self.append_all([(what, facts)])
 
-    def append_all(self, entries: Sequence[tuple[str, Mapping[str, Any]]]) -> bool:
-        """Write entries, all or none of them."""
+    def append_all(
+        self, entries: Sequence[tuple[str, Mapping[str, Any]]], *, come_again: bool = False
+    ) -> bool:
+        """Write entries, all or none of them; those that `come_again` aren't said to be missing."""
         with self._lock:
             try:
                 head = self._held()
@@ -117,7 +119,7 @@ class Ledger:
                 finally:
                     fcntl.flock(head, fcntl.LOCK_UN)
             except OSError as error:
-                self._miss(len(entries), error)
+                self._miss(0 if come_again else len(entries), error)
                 return False
             self._is_failing = False
             return True
@@ -149,15 +151,16 @@ class Ledger:
         An entry says so before; returns how many were removed.
         """
         old = []
-        for path in self.files()[:-2]:
-            if clock.now() - path.stat().st_mtime <= older_than:
-                break
-            old.append(path)
+        with as_owner():
+            for path in self.files()[:-2]:
+                if clock.now() - path.stat().st_mtime <= older_than:
+                    break
+                old.append(path)
         if not old:
             return 0
-        last, _ = _last(old[-1])
+        head, _ = _end(old)
         names = [path.name for path in old]
-        if last is None or not self.append(PRUNED, through=last.number, files=names):
+        if not self.append(PRUNED, through=head.number, files=names):
             return 0
         with as_owner():
             for path in old:
@@ -297,11 +300,20 @@ class Ledger:
 
     def _turn(self, at: float) -> None:
         """Begin a new file with a new month, whichever way the clock went."""
-        if self._fd is not None and self._begins <= at < self._ends:
+        is_begun = self._fd is not None and self._state.size > 0
+        if is_begun and self._begins <= at < self._ends:
             return
         month, self._begins, self._ends = _month(at)
-        if self._fd is not None and month == self._month:
+        if self._fd is None or month != self._month:
+            self._begin(month)
+        elif is_begun:
             return
+        # Also in a file that was made by who could write nothing into it.
+        head = self._state.head
+        self._write([line(head, at, OPENED, {"before": head.hash})])
+
+    def _begin(self, month: str) -> None:
+        """Make the file of a month, after all others."""
         names = [path.name for path in self.files()]
         number = int(names[-1].partition("-")[0]) + 1 if names else 1
         name = f"{number:05}-{month}{_SUFFIX}"
@@ -309,8 +321,6 @@ class Ledger:
         self._use(name, os.O_EXCL)
         self._ends = ends
         self._state = self._state._replace(file=name, size=0)
-        head = self._state.head
-        self._write([line(head, at, OPENED, {"before": head.hash})])
 
     def _use(self, name: str, more: int = 0) -> None:
         """Write to that file from now on."""

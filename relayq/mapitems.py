@@ -8,9 +8,10 @@ from typing import Any
 
 from relayq.errors import JobCancelled, JobFailed, JobTimedOut
 from relayq.model.batches import Ran
+from relayq.model.ends import failure
 from relayq.model.jobs import JobRecord, JobState, Outcome, Reason
 from relayq.model.output import STDERR, STDOUT, Frame, only
-from relayq.results import JobResult, failure
+from relayq.results import JobResult
 
 
 @dataclass(frozen=True, slots=True)

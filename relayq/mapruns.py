@@ -22,9 +22,10 @@ from relayq.gathering import Ends
 from relayq.mapitems import ItemResult, of_batch, of_single
 from relayq.model import batches
 from relayq.model.batches import Ran
+from relayq.model.ends import failure
 from relayq.model.jobs import JobRecord, JobState, Reason, Spec, new_id
 from relayq.model.output import STDOUT
-from relayq.results import JobResult, failure
+from relayq.results import JobResult
 from relayq.session import Session
 
 #: So many batches are followed at once; one that ended unseen is read when its turn comes.

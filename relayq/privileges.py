@@ -60,11 +60,12 @@ def as_owner() -> Iterator[None]:
         yield
         return
     # The C library's call is the thread's alone, other than setuid(2): no lock is needed.
-    _setfsuid(0)
+    # Where this is used within itself, the inner end must not be the outer one.
+    before = _setfsuid(0)
     try:
         yield
     finally:
-        _setfsuid(_user)
+        _setfsuid(before)
 
 
 def job_user() -> str:

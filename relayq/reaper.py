@@ -108,6 +108,9 @@ class Reaper:
         for _ in range(_STEPS):
             mended = self._store.sweep.step(lease=self._config.lease.length, template=TEMPLATE)
             for word, name in mended:
+                if word == "unfit":
+                    log.warning("nothing can be mended of %s: its record makes no sense", name)
+                    continue
                 log.warning("%s %s, which its record didn't agree with", word, name)
             if self._store.sweep.is_at_start():
                 return

@@ -27,9 +27,9 @@ from relayq.errors import (
 )
 from relayq.following import Following
 from relayq.gitjobs import WithGit
+from relayq.model.ends import exit_status, failure
 from relayq.model.jobs import JobRecord, JobState, Outcome, Reason, priority_number
 from relayq.model.output import STDERR, STDOUT, Frame, only, split
-from relayq.parsing import size_text
 from relayq.session import Session
 from relayq.specs import where
 from relayq.speechjobs import WithTranscript
@@ -41,8 +41,6 @@ if TYPE_CHECKING:
 
 #: One blocking call's length; the store's own patience for an answer is longer.
 _BLOCK = 2.5
-#: What a shell has for a command that wrote a file beyond its limit (SIGXFSZ).
-_FILE_SIZE = 153
 #: How often a full window is looked at again.
 _FULL = 0.02
 
@@ -420,80 +418,3 @@ class JobResult(WithGit, WithTranscript, WithOutputs):
                 f"{self.id} is {word}; only an ended job can be forgotten",
                 hint=f"relayq cancel {self.id}",
             )
-
-
-def first_ended(results: Sequence[JobResult], timeout: float | None = None) -> JobResult:
-    """Wait until one of these jobs ends or parks, and return it: of several the earliest.
-
-    Raises WaitTimeout after `timeout` seconds. All are jobs of one connection.
-    """
-    session = results[0]._session
-    jobs, ids = session.store.jobs, [result.id for result in results]
-    deadline = None if timeout is None else clock.boottime() + timeout
-    while True:
-        records = session.patiently(partial(jobs.fetch_many, ids), deadline) or []
-        ended = [record for record in records if not record.state.is_waitable]
-        if ended:
-            first = min(ended, key=lambda record: record.finished_at or clock.now())
-            return next(result for result in results if result.id == first.id)
-        block = _BLOCK if deadline is None else min(_BLOCK, deadline - clock.boottime())
-        if block <= 0:
-            raise WaitTimeout(f"none of {len(ids)} jobs has ended after {timeout:g} s; they go on")
-        session.patiently(partial(jobs.wait, ids, patience=block), deadline)
-
-
-def failure(record: JobRecord, outcome: Outcome | None) -> str:
-    """Say in a few words why a job failed."""
-    if outcome is not None and outcome.error:
-        # Of a runner's end its own words are all that there is to say.
-        is_said = record.reason == Reason.EXIT
-        return outcome.error if is_said else f"{record.reason}: {outcome.error}"
-    match record.reason:
-        case Reason.EXIT:
-            return f"exit {record.exit_code}"
-        case Reason.SIGNAL:
-            return f"signal {record.signal}"
-        case Reason.TIMEOUT:
-            limit = f" of {record.spec.timeout:g} s" if record.spec and record.spec.timeout else ""
-            return f"time limit{limit}"
-        case Reason.OOM:
-            return f"out of memory{_limit(record, 'memory')}"
-        case Reason.OUTPUT:
-            most = record.spec.max_output if record.spec else None
-            return f"more than {size_text(most)} of output" if most else "too much output"
-        case Reason.LOST:
-            return f"its host was lost {record.losses} times"
-        case Reason.HOST:
-            return "its host couldn't start it"
-        case Reason.USER:
-            return f"a person said so: {record.note}" if record.note else "a person said so"
-        case Reason.EXPIRED:
-            return "expired: no host took it in time"
-        case other:
-            return str(other)
-
-
-def _limit(record: JobRecord, name: str) -> str:
-    limit = getattr(record.spec, name, None)
-    return f" (limit {size_text(limit)})" if limit else ""
-
-
-def exit_status(record: JobRecord) -> int:
-    """Return what a shell would call the job's exit status; see the README's table."""
-    match record.state:
-        case JobState.SUCCEEDED:
-            return 0
-        case JobState.CANCELLED:
-            return JobCancelled.exit_code
-        case JobState.NEEDS_HUMAN:
-            return NeedsHuman.exit_code
-    if record.reason == Reason.TIMEOUT:
-        return 124
-    if record.reason == Reason.OUTPUT:
-        return _FILE_SIZE
-    # Out of memory: whether the command itself was ended or one that it had started.
-    if record.reason in (Reason.EXIT, Reason.OOM) and record.exit_code is not None:
-        return record.exit_code
-    if record.reason in (Reason.SIGNAL, Reason.OOM) and record.signal is not None:
-        return 128 + record.signal
-    return 125

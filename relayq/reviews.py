@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from relayq.agentjobs import AGENT_KINDS, answer_of, choices_of
 from relayq.client import Job
 from relayq.errors import BadSignature
+from relayq.model.ends import failure
 from relayq.model.hosts import Host
 from relayq.model.jobs import JobRecord, JobState, Outcome, Reason
 from relayq.model.output import split
 from relayq.model.retries import is_dead
 from relayq.model.reviews import has_rebooted, last_line, may_still_run
-from relayq.results import JobResult, failure
+from relayq.results import JobResult
 from relayq.session import Session
 
 

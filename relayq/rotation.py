@@ -6,18 +6,23 @@ key and a way into Redis: whom a host was taken from must have lost that way bef
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from relayq import clock
 from relayq.config import Config
-from relayq.errors import BadSignature, Conflict, RelayqError, WrongFleetKey
+from relayq.errors import BadSignature, ConfigError, Conflict, RelayqError, WrongFleetKey
 from relayq.identity import Identity, load_identity, write_private
 from relayq.model.consents import LASTS
 from relayq.privileges import as_owner
 from relayq.signing import FleetKeys, FormerKey, Ring, Signer, key_id_of, load_keys, read_keys
 from relayq.store import Store
 from relayq.store.rotations import Resigned
+
+log = logging.getLogger(__name__)
 
 _PURPOSE = b"relayq fleet key\0"
 _TRIES = 5
@@ -64,12 +69,28 @@ class Renewal:
             if sealed is None:
                 break
             keys = _opened(keys, sealed)
-            with as_owner():
-                write_private(self._path, keys.text)
+            try:
+                with as_owner():
+                    write_private(self._path, keys.text)
+            except ConfigError as error:
+                # A full disk, for instance: the next process finds it in Redis as this one did.
+                log.warning("the fleet's new key is known to this process only: %s", error)
         if keys == before:
             return False
         self._ring.replace(keys)
         return True
+
+
+def found_newer(ring: Ring) -> bool:
+    """Whether there was a key after this worker's, which it has from now on; why not is logged."""
+    try:
+        if ring.renew():
+            return True
+        why = "this host's fleet key isn't the broker's"
+    except WrongFleetKey as error:
+        why = error.message
+    log.error("no job runs here: %s", why)
+    return False
 
 
 def _opened(keys: FleetKeys, sealed: bytes) -> FleetKeys:
@@ -94,21 +115,20 @@ def rotate(signer: Signer, config: Config, store: Store, *, at_once: bool, who: 
 
     path, now = config.fleet_key_path, clock.now()
     for _ in range(_TRIES):
+        key = os.urandom(32)
+        fresh = Signer(key)
+        # First of all: what is signed with a newer key than this machine's leads it to that.
+        count = len(store.schedules.names())
+        schedules = list(_resigned(signer, store, fresh))
         old = signer.ring.keys
         former = (FormerKey(old.key, now + LASTS), *(f for f in old.former if f.until > now))
-        new = FleetKeys(os.urandom(32), () if at_once else former)
-        fresh = Signer(new.key)
-        schedules = [
-            Resigned(record.name, record.signed, signer.signed_anew(record.signed, by=fresh))
-            for record in store.schedules.list()
-            if record.refused is None
-        ]
+        new = FleetKeys(key, () if at_once else former)
         # First the file: whoever took over the new key from Redis alone would have the only copy.
         draft = path.with_name(f"{path.name}.new")
         write_private(draft, new.text)
         sealed = seal(old.key, _PURPOSE, new.text.encode())
         word = store.rotations.rotate(
-            signer.key_id, fresh.key_id, sealed, schedules=schedules, who=who
+            key_id_of(old.key), fresh.key_id, sealed, schedules=schedules, count=count, who=who
         )
         if word == "rotated":
             os.replace(draft, path)
@@ -121,6 +141,13 @@ def rotate(signer: Signer, config: Config, store: Store, *, at_once: bool, who: 
                 hint="copy ~/.relayq/fleet.key from a machine that works",
             )
     raise Conflict("schedules change all the time: the key stays", hint="relayq schedule ls")
+
+
+def _resigned(signer: Signer, store: Store, by: Signer) -> Iterator[Resigned]:
+    """Yield the schedules as another key signs them; what isn't signed by this fleet stays so."""
+    for record in store.schedules.list():
+        with suppress(BadSignature):
+            yield Resigned(record.name, record.signed, signer.signed_anew(record.signed, by=by))
 
 
 def check_trusted(path: Path) -> None:

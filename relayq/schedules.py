@@ -7,11 +7,12 @@ this module; what knows of time zones only who asks for a schedule.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from relayq import clock
-from relayq.errors import Conflict, RelayqError
+from relayq.errors import Conflict, RelayqError, Unreadable
 from relayq.model.jobs import JobRecord, Spec, new_id
 from relayq.parsing import duration
 
@@ -89,6 +90,7 @@ class OfSchedules:
         payload's fields are keywords. A workflow recurs as `flow=flow.load("nightly.yml").check()`.
         A run's commands have the variables RELAYQ_SCHEDULE and RELAYQ_INSTANT.
         """
+        from relayq.dispatch import wrong_key
         from relayq.model.schedules import first_of
         from relayq.recurring import sign
 
@@ -111,16 +113,25 @@ class OfSchedules:
             **options,
         )
         next_at, due_at = first_of(schedule, now)
-        word = session.store.schedules.keep(
-            name,
-            sign(session.signer, schedule),
-            uid=schedule.uid,
-            next_at=next_at,
-            due_at=due_at,
-            who=self.relay.submitter,
-            replace=replace,
-            paused=paused,
-        )
+
+        def keep() -> str:
+            return session.store.schedules.keep(
+                name,
+                sign(session.signer, schedule),
+                key_id=session.signer.key_id,
+                uid=schedule.uid,
+                next_at=next_at,
+                due_at=due_at,
+                who=self.relay.submitter,
+                replace=replace,
+                paused=paused,
+            )
+
+        word = keep()
+        if word == "wrong_key" and session.signer.ring.renew():
+            word = keep()
+        if word == "wrong_key":
+            raise wrong_key()
         if word == "exists":
             raise Conflict(
                 f"there is a schedule {name} already",
@@ -180,8 +191,9 @@ class OfSchedules:
         )
 
     def recurring(self, name: str) -> RecurringJob:
-        """Find a schedule by its name."""
-        self.relay.session().store.schedules.fetch(name)
+        """Find a schedule by its name; one that can't be read can still be removed."""
+        with suppress(Unreadable):
+            self.relay.session().store.schedules.fetch(name)
         return RecurringJob(self, name)
 
     def schedules(self) -> Sequence[RecurringJob]:

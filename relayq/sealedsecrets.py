@@ -120,8 +120,14 @@ class Locker:
 
     def _halves(self) -> tuple[bytes, bytes]:
         """Return the private key and the public one."""
-        text = self._path.read_text("ascii", errors="replace")
-        if self._path.stat().st_mode & 0o077:
+        try:
+            text = self._path.read_text("ascii", errors="replace")
+            mode = self._path.stat().st_mode
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise ConfigError(f"can't read {self._path}: {error.strerror or error}") from error
+        if mode & 0o077:
             raise ConfigError(f"others can read {self._path}", hint=f"chmod 600 {self._path}")
         try:
             seed, public = (base64.b64decode(half, validate=True) for half in text.split())

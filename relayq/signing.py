@@ -82,7 +82,15 @@ def load_keys(path: Path) -> FleetKeys:
     try:
         text = path.read_text("ascii", errors="replace")
     except FileNotFoundError:
-        return FleetKeys(_make_key(path))
+        if path.is_symlink():
+            # To a disk that isn't there, whose key must not get a second one beside it.
+            raise ConfigError(
+                f"can't read the fleet's key: {path} is a link that leads nowhere"
+            ) from None
+        try:
+            return FleetKeys(_make_key(path))
+        except OSError as error:
+            raise ConfigError(f"can't make the fleet's key: {error}") from error
     except OSError as error:
         raise ConfigError(f"can't read the fleet's key: {error}") from error
     if path.stat().st_mode & 0o077:

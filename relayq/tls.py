@@ -7,6 +7,7 @@ way may read and answer. Here such a URL is refused, with the right one as hint.
 from __future__ import annotations
 
 import os
+import re
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 from relayq.errors import ConfigError
@@ -24,13 +25,22 @@ def query(ca_file: str | os.PathLike[str] | None = None) -> str:
 
 def check(url: str) -> None:
     """Raise ConfigError unless a broker's URL is plain, or one whose certificate is checked."""
-    if (why := fault(url)) is not None:
+    try:
+        why = fault(url)
+    except ValueError as error:
+        raise ConfigError(f"broker.url: {error}", hint="relayq config edit") from error
+    if why is not None:
         raise ConfigError(f"broker.url: {why}", hint=f"its form: {right_form(url)}")
 
 
 def fault(url: str) -> str | None:
-    """Return what is wrong with the TLS of a broker's URL, None if nothing is."""
+    """Return what is wrong with the TLS of a broker's URL, None if nothing is.
+
+    What is no URL at all is a ValueError.
+    """
     parts = [urlsplit(one) for one in url.split(";")]
+    # Whether a port is a number shows when it is asked for.
+    _ = [part.port for part in parts]
     schemes = {part.scheme for part in parts}
     asked = dict(pair for part in parts for pair in parse_qsl(part.query))
     named = [name for name in asked if name.startswith("ssl_")]
@@ -46,6 +56,17 @@ def fault(url: str) -> str | None:
     if asked.get("ssl_check_hostname", "yes").lower() in _NO:
         return "ssl_check_hostname=false lets any machine answer that has a certificate"
     return None
+
+
+def ca_file_of(url: str) -> str | None:
+    """Return the file of the CA that a broker's URL names, None for all that are trusted."""
+    asked = dict(pair for one in url.split(";") for pair in parse_qsl(urlsplit(one).query))
+    return asked.get("ssl_ca_certs")
+
+
+def with_ca_file(url: str, file: str | os.PathLike[str]) -> str:
+    """Return a broker's URL with another file in the place of the CA's."""
+    return re.sub(r"(?<=[?&]ssl_ca_certs=)[^&;]*", lambda _: quote(os.fspath(file)), url)
 
 
 def right_form(url: str) -> str:

@@ -6,6 +6,7 @@ click and nothing else that is slow.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -195,9 +196,12 @@ def _tell_usage(error: click.ClickException, arguments: list[str]) -> None:
         return
     ctx = getattr(error, "ctx", None)
     command = ctx.command_path if ctx is not None else "relayq"
-    as_json = "--json" in arguments or os.environ.get("RELAYQ_OUTPUT") == "json"
     message = error.format_message().rstrip(".")
-    _tell("UsageError", message, f"{command} --help", as_json=as_json)
+    _tell("UsageError", message, f"{command} --help", as_json=_is_json_asked(arguments))
+
+
+def _is_json_asked(arguments: list[str]) -> bool:
+    return "--json" in arguments or os.environ.get("RELAYQ_OUTPUT") == "json"
 
 
 def _tell(sort: str, message: str, hint: str, *, as_json: bool) -> None:
@@ -260,16 +264,56 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command line and return its exit code."""
     typed = sys.argv[1:] if arguments is None else arguments
     try:
-        code = root.main(typed, prog_name="relayq", standalone_mode=False)
+        code = _ran(typed)
+        if code == RelayqError.exit_code:
+            # Why was said, and it may be this.
+            _let_go_of_output()
         sys.stdout.flush()
+    except BrokenPipeError:
+        return _without_reader()
+    except OSError as error:
+        _tell_refusal(error, as_json=_is_json_asked(typed))
+        return RelayqError.exit_code
+    except Exception:
+        import traceback
+
+        traceback.print_exc()
+        message = "a mistake in relayq itself: the lines above say where"
+        _tell("InternalError", message, "relayq doctor", as_json=_is_json_asked(typed))
+        return RelayqError.exit_code
+    return code
+
+
+def _ran(arguments: list[str]) -> int:
+    try:
+        code = root.main(arguments, prog_name="relayq", standalone_mode=False)
     except click.ClickException as error:
-        _tell_usage(error, typed)
+        _tell_usage(error, arguments)
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return 130
-    except BrokenPipeError:
-        return _without_reader()
     return code if isinstance(code, int) else 0
+
+
+def _tell_refusal(error: OSError, *, as_json: bool) -> None:
+    """Say what the system refused, which may be to write what is said."""
+    where = f"{error.filename}: " if error.filename else ""
+    said = f"{where}{error.strerror or error}"
+    hint = "df -h" if error.errno == errno.ENOSPC else "relayq doctor"
+    try:
+        _tell("OsError", said, hint, as_json=as_json)
+        sys.stdout.flush()
+    except OSError:
+        _let_go_of_output()
+        _tell("OsError", said, hint, as_json=False)
+
+
+def _let_go_of_output() -> None:
+    """Drop what can't be written: Python's own last flush would change the exit code."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _without_reader() -> int:

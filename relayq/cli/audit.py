@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,6 +13,7 @@ import click
 from relayq import clock
 from relayq.cli.options import duration_option, json_option
 from relayq.cli.texts import inert, instant, rfc3339, span
+from relayq.errors import RelayqError
 from relayq.model.jobs import normal_id
 
 if TYPE_CHECKING:
@@ -51,11 +53,12 @@ def ls(fleet: bool, job: str | None, since: float | None, count: int | None, as_
     start = None if since is None else clock.now() - since
     wanted = None if job is None else normal_id(job)
     found: deque[Entry] = deque(maxlen=count or (_SHOWN if since is None else None))
-    for entry in _ledgers()["fleet" if fleet else "host"].entries():
-        if wanted is not None and not str(entry.facts.get("job", "")).startswith(wanted):
-            continue
-        if start is None or entry.at >= start:
-            found.append(entry)
+    with _reading():
+        for entry in _ledgers()["fleet" if fleet else "host"].entries():
+            if wanted is not None and not str(entry.facts.get("job", "")).startswith(wanted):
+                continue
+            if start is None or entry.at >= start:
+                found.append(entry)
     if as_json:
         show.print_json({"entries": [_as_shown(entry) for entry in found]})
         return
@@ -93,11 +96,12 @@ def verify(head: str | None, as_json: bool) -> None:
     from relayq.cli import show
 
     known = None if head is None else _head(head)
-    found = {
-        name: ledger.verify(known if name == "host" else None)
-        for name, ledger in _ledgers().items()
-        if name == "host" or ledger.files()
-    }
+    with _reading():
+        found = {
+            name: ledger.verify(known if name == "host" else None)
+            for name, ledger in _ledgers().items()
+            if name == "host" or ledger.files()
+        }
     if as_json:
         show.print_json({"trails": {name: _told(one) for name, one in found.items()}})
     else:
@@ -166,6 +170,15 @@ def _ledgers() -> dict[str, Ledger]:
 
     home = _home()
     return {"host": host_ledger(home), "fleet": fleet_ledger(home)}
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        why = f"can't read the audit trail: {error.strerror or error}: {error.filename}"
+        raise RelayqError(why, hint="as the user whose home of relayq it is") from error
 
 
 def _home() -> Path:

@@ -116,7 +116,7 @@ def _watch(
     *,
     quiet: bool,
 ) -> None:
-    from relayq.results import first_ended
+    from relayq.gathering import first_ended
 
     left = list(results)
     with live.watching(relay, [one.id for one in results], quiet=quiet) as meter:

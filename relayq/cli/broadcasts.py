@@ -24,7 +24,7 @@ _COLUMNS = ("HOST", "ID", "STATE", "EXIT", "TIME", "LAST LINE")
 def run(relay: Relay, asked: Mapping[str, Any], *, detach: bool, quiet: bool, as_json: bool) -> int:
     """Queue a job a host, and unless `detach` wait for all; returns the highest exit code."""
     from relayq.cli import live, show, tables
-    from relayq.results import exit_status
+    from relayq.model.ends import exit_status
 
     results = relay.job.broadcast(**_asked_of_each(relay, asked))
     if detach:
@@ -44,7 +44,7 @@ def run(relay: Relay, asked: Mapping[str, Any], *, detach: bool, quiet: bool, as
 
 def describe(relay: Relay, asked: Mapping[str, Any], *, as_json: bool) -> None:
     """Say which hosts would get a job, and what job; nothing is queued."""
-    from relayq.cli import show
+    from relayq.cli import details, show
 
     specs = relay.job.plan_all(**_asked_of_each(relay, asked))
     hosts = [spec.host for spec in specs]
@@ -54,7 +54,7 @@ def describe(relay: Relay, asked: Mapping[str, Any], *, as_json: bool) -> None:
         return
     for host in hosts:
         click.echo(f"{host}  a job of its own")
-    click.echo("\n".join(one for one in show.plan(specs[0]) if one[:12].strip() not in _OF_ONE))
+    click.echo("\n".join(one for one in details.plan(specs[0]) if one[:12].strip() not in _OF_ONE))
     show.remark("nothing was queued (--dry-run)")
 
 

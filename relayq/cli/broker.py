@@ -111,6 +111,7 @@ def broker_start(foreground: bool, is_service: bool, as_json: bool, **options: A
         signing.load_key(config.fleet_key_path)
         embedded.become_broker(config, embedded.Wishes(**options), takes_over=is_service)
     facts = embedded.start_broker(config, **options)
+    embedded.renew_rules(config)
     signing.load_key(config.fleet_key_path)
     files = start_files(config)
     listen = options["listen"]

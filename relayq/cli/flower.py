@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import click
@@ -36,8 +37,7 @@ def flower(port: int) -> None:
     config = load_config()
     if importlib.util.find_spec("flower") is None:
         raise RelayqError("Flower isn't installed here", hint="pip install 'relayq[flower]'")
-    url = _url(config)
-    from relayq.flower.program import run
+    from relayq.flower.program import alone, run
     from relayq.store import connect
 
     logging.basicConfig(
@@ -45,11 +45,10 @@ def flower(port: int) -> None:
     )
     # One line for each page that a browser had no password for.
     logging.getLogger("tornado.access").setLevel(logging.ERROR)
-    store = connect(url)
-    try:
-        run(config, url, store, port=port, say=remark)
-    finally:
-        store.close()
+    with alone(config):
+        url = _url(config)
+        with closing(connect(url)) as store:
+            run(config, url, store, port=port, say=remark)
 
 
 def _url(config: Config) -> str:

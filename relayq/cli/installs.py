@@ -78,13 +78,23 @@ def worker_install(
     if dry_run:
         _print_plan(config, Role.WORKER, system=system, user=user, **own)
         return
-    service = services.install(config, Role.WORKER, system=system, user=user, **own)
+    service = services.install(
+        config, Role.WORKER, system=system, user=user, prepare=lambda: _check_broker(config), **own
+    )
     worker = {"name": config.worker.name, "slots": config.worker.max_concurrent}
     slots = number_of(config.worker.max_concurrent, "slot")
     line = f"worker  {config.worker.name} ({slots})  {services.described(service)}"
     answer(line, as_json, {"worker": worker, "service": as_value(service)})
     if config.broker_url is None and services.find(config, Role.BROKER) is None:
         remark("the broker here is no service yet: relayq broker install")
+
+
+def _check_broker(config: Config) -> None:
+    """Refuse a worker that would start no broker of its own, and be started again for ever."""
+    from relayq import embedded
+
+    if config.broker_url is None and embedded.running_broker(config) is None:
+        embedded.find_redis_server(os.environ)
 
 
 def _print_plan(config: Config, role: Role, **wanted: Any) -> None:

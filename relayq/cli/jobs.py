@@ -42,7 +42,7 @@ _TO_RETRY = (JobState.FAILED, JobState.NEEDS_HUMAN)
 @json_option
 def show_job(chosen: Chosen, template: templates.Template | None, as_json: bool) -> None:
     """Show all about jobs."""
-    from relayq.cli import show
+    from relayq.cli import details, show
     from relayq.cli.events import told
 
     with client() as relay:
@@ -55,7 +55,7 @@ def show_job(chosen: Chosen, template: templates.Template | None, as_json: bool)
             show.print_json({"jobs": [show.with_remarks(result) for result in results]})
         else:
             for number, result in enumerate(results):
-                lines = show.job_details(result.record, result.outcome(), clock.now())
+                lines = details.job_details(result.record, result.outcome(), clock.now())
                 # Before the last line, which says what to type next.
                 lines[-1:-1] = told(result.events(_EVENTS))
                 click.echo("\n".join(lines if number == 0 else ["", *lines]))
@@ -159,7 +159,7 @@ def _ended(
     results: Sequence[JobResult], timeout: float | None, *, first: bool
 ) -> tuple[Sequence[JobResult], Sequence[JobRecord]]:
     """Wait for all jobs, or for the first one; returns those, with their records."""
-    from relayq.results import first_ended
+    from relayq.gathering import first_ended
 
     if first and results:
         one = first_ended(results, timeout)
@@ -171,7 +171,7 @@ def _ended(
 def _verdicts(results: Sequence[JobResult], records: Sequence[JobRecord], *, quiet: bool) -> int:
     """Say which of these jobs ended without success; returns their exit code."""
     from relayq.cli import show
-    from relayq.results import exit_status
+    from relayq.model.ends import exit_status
 
     for result, record in zip(results, records, strict=True):
         line = None if quiet else show.verdict(record, result.outcome())

@@ -111,7 +111,10 @@ def authorize(line: tuple[str, ...], quiet: bool, **given: Any) -> None:
     from relayq.model.submitters import limits_of, read_line
 
     text = sys.stdin.readline() if line == ("-",) else " ".join(line)
-    asked = {name.replace("_", "-"): value for name, value in given.items() if value}
+    # An empty text isn't left out: what should have limited the key may have been a variable.
+    asked = {
+        name.replace("_", "-"): value for name, value in given.items() if value not in (None, False)
+    }
     submitter = replace(read_line(text), **limits_of(asked))
     config = _config()
     is_first = authorizing.read(config.home) is None

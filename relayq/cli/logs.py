@@ -144,7 +144,7 @@ def _result(one: JobResult, shown: list[dict[str, Any]] | None, *, quiet: bool) 
     line = show.verdict(record, outcome)
     if line and not quiet:
         show.remark(line)
-    from relayq.results import exit_status
+    from relayq.model.ends import exit_status
 
     return exit_status(record)
 

@@ -92,6 +92,7 @@ def client(
     """
     from relayq import config
     from relayq.cli.completion import remembered
+    from relayq.cli.texts import harmless
     from relayq.cli.transfers import Shown
     from relayq.client import Relay
     from relayq.inside import is_inside
@@ -101,7 +102,7 @@ def client(
     def say(line: str) -> None:
         if not quiet:
             shown.clear()
-            click.echo(f"relayq: {line}", err=True)
+            click.echo(f"relayq: {harmless(line)}", err=True)
 
     if is_inside():
         with Relay(say=say, shows=shown, is_brief=True) as relay:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from relayq import clock
 from relayq.cli import live, show, transfers, waits
@@ -33,13 +33,29 @@ Source = Callable[["JobResult"], AbstractContextManager[None]]
 _CANCEL_PATIENCE = 15.0
 
 
+class Unwritable(RelayqError):
+    """What a job wrote can't be written here, to a full disk for instance; the job itself can."""
+
+
 def write(frames: Iterable[Frame]) -> None:
     """Write what the job wrote at once, each channel to its own; to a terminal tamed."""
     for frame in frames:
         stream = sys.stderr if frame.channel == STDERR else sys.stdout
         tamer = _tamer(frame.channel) if stream.isatty() else None
-        stream.buffer.write(frame.data if tamer is None else tamer.feed(frame.data))
+        _write(stream, frame.data if tamer is None else tamer.feed(frame.data))
+
+
+def _write(stream: TextIO, data: bytes) -> None:
+    try:
+        stream.buffer.write(data)
         stream.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise Unwritable(
+            f"the output can't be written here: {error.strerror}",
+            hint="df -h; what a job wrote is kept: relayq logs JOB",
+        ) from error
 
 
 @cache
@@ -52,8 +68,7 @@ def _tamer(channel: int) -> Tamer:
 def write_raw(frames: Iterable[Frame]) -> None:
     """Write what a job wrote that has this terminal for its own, byte for byte."""
     for frame in frames:
-        sys.stdout.buffer.write(frame.data)
-        sys.stdout.flush()
+        _write(sys.stdout, frame.data)
 
 
 @contextmanager
@@ -115,6 +130,12 @@ def run(
                 how = on_interrupt if is_ours else on_interrupt or "detach"
                 _interrupted(result, interrupt, how, quiet=quiet)
             raise
+        except Unwritable as error:
+            if result is None:
+                raise
+            raise Unwritable(
+                f"{error.message}; the job goes on", hint=f"relayq logs -f {result.id}"
+            ) from error
         except BrokenPipeError:
             # As with any pipe: whose reader left ends, and says nothing.
             if result is not None and (retries or result.is_new):
@@ -131,7 +152,7 @@ def run(
             more["result"] = outcome.result
         more |= {"fetched": brought} if brought else {}
         show.print_json({**show.with_remarks(result, record), **texts_of(kept), **more})
-    from relayq.results import exit_status
+    from relayq.model.ends import exit_status
 
     return exit_status(record)
 
@@ -168,7 +189,7 @@ def only_answer(
     _conclude(result, record, quiet=quiet)
     if result.is_new:
         transfers.bring(result, record, quiet=quiet)
-    from relayq.results import exit_status
+    from relayq.model.ends import exit_status
 
     return exit_status(record)
 
@@ -184,7 +205,7 @@ def attach(relay: Relay, result: JobResult, source: Source | None, *, quiet: boo
             _interrupted(result, interrupt, "detach", quiet=quiet)
             raise
     _conclude(result, record, quiet=quiet)
-    from relayq.results import exit_status
+    from relayq.model.ends import exit_status
 
     return exit_status(record)
 

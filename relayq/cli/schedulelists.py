@@ -175,14 +175,14 @@ def _details(record: ScheduleRecord, runs: Sequence[str], now: float) -> list[st
 
 def _what(schedule: Schedule | None) -> list[str]:
     """Return the lines on what runs, as those of `submit --dry-run`."""
-    from relayq.cli import show
+    from relayq.cli import details
 
     if schedule is None:
         return []
     if schedule.flow is not None:
         name, count = inert(schedule.flow["name"]), number_of(len(schedule.jobs), "job")
         return [f"  {'Workflow':<10}{name}, {count}"]
-    return [text for text in show.plan(schedule.spec) if not text.startswith("  Queue ")]
+    return [text for text in details.plan(schedule.spec) if not text.startswith("  Queue ")]
 
 
 def _rules(schedule: Schedule) -> list[str]:

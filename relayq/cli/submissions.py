@@ -276,12 +276,12 @@ def _describe(asked: dict[str, Any], *, as_json: bool) -> None:
 
 def tell_plan(spec: Spec, *, as_json: bool) -> None:
     """Say what would be queued."""
-    from relayq.cli import show
+    from relayq.cli import details, show
 
     if as_json:
         # Each dry run makes up another id.
         shown = {key: value for key, value in show.spec_as_json(spec).items() if key != "id"}
         show.print_json({"dry_run": True, "queue": spec.queue, "spec": shown})
     else:
-        click.echo("\n".join(show.plan(spec)))
+        click.echo("\n".join(details.plan(spec)))
         click.echo("relayq: nothing was queued (--dry-run)", err=True)

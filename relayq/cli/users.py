@@ -58,7 +58,9 @@ def ls(as_json: bool) -> None:
     show_default=True,
     help="; ".join(f"{role}: {access.about(role)}" for role in access.ROLES) + ".",
 )
-@click.option("--host", metavar="HOST", help="The machine that gets the password, for the list.")
+@click.option(
+    "--host", metavar="HOST", help="The machine that gets the password; else HOST of worker-HOST."
+)
 @quiet_option
 @json_option
 def add(name: str, role: str, host: str | None, quiet: bool, as_json: bool) -> None:

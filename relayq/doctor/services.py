@@ -40,5 +40,7 @@ def judged(service: Installed, state: State, here: str, *, lingers: bool) -> Fin
     if state.restarts >= _MANY and (state.uptime or 0.0) < _SHORT:
         said = f"{name} has been started again {state.restarts} times"
         return problem(here, said, f"relayq {role} logs")
+    if state.word != "active":
+        return warning(here, f"{name} is being started", f"relayq {role} logs")
     by = "systemd" if service.by == SYSTEMD else "launchd"
     return ok(here, f"{name} runs, and starts at boot ({by})")

@@ -36,7 +36,7 @@ from relayq.embedded.processes import locked
 from relayq.embedded.running import local_url, restore_broker, start_broker, stop_broker
 from relayq.embedded.server import find_redis_server
 from relayq.embedded.sockets import check_free, check_listen
-from relayq.embedded.users import BrokerUser, add_user, admin_url, remove_user
+from relayq.embedded.users import BrokerUser, add_user, admin_url, remove_user, renew_rules
 from relayq.embedded.worker import (
     DRAIN,
     HAND_BACK,
@@ -88,6 +88,7 @@ __all__ = [
     "local_url",
     "remember_files",
     "remove_user",
+    "renew_rules",
     "renew_if_asked",
     "restore_broker",
     "running_broker",

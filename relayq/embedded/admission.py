@@ -20,11 +20,12 @@ from relayq.config import Config
 from relayq.embedded.broker import broker_address, broker_folder
 from relayq.embedded.processes import locked, write
 from relayq.embedded.tickets import Ticket, Tickets
-from relayq.errors import BadSignature, JoinRefused, RelayqError
+from relayq.errors import BadSignature, Conflict, JoinRefused, RelayqError
 from relayq.model.access import CLIENT, WORKER
 from relayq.model.joining import PURPOSE, Admission, Token, Wish, answer_key, new_token
 from relayq.sealing import Agreement, seal
 from relayq.signing import load_key
+from relayq.tls import ca_file_of
 from relayq.version import __version__
 
 #: Wrong proofs of an address in that time, before it isn't heard any more; those of one ticket,
@@ -49,6 +50,8 @@ def make_ticket(
     config: Config, urls: tuple[str, ...], *, role: str, host: str | None, lasts: float
 ) -> tuple[Token, Ticket]:
     """Return a new token, and the ticket that was kept for it here."""
+    if host == config.worker.name:
+        raise Conflict(f"{host} is this machine", hint="give the name of the one that joins")
     token = new_token(urls)
     folder = broker_folder(config)
     with locked(folder / "join.lock"):
@@ -73,6 +76,13 @@ def joined(config: Config) -> list[Joined]:
     """Return the machines that were let in, by name."""
     found = _joined(broker_folder(config))
     return [found[name] for name in sorted(found)]
+
+
+def _with_users(config: Config) -> set[str]:
+    """Return the machines that have users of this broker, made by hand or not."""
+    from relayq.embedded.users import users
+
+    return {user.host for user in users(config) if user.host is not None}
 
 
 def user_of(role: str, host: str) -> str:
@@ -146,18 +156,21 @@ class Gate:
         except BadSignature as error:
             raise JoinRefused(error.message, reason="bad_request") from error
         key = answer_key(bytes.fromhex(ticket.answer_key), wish, agreement.public, agreed)
+        before = _joined(self._folder)
         used = tickets.use(ticket, wish, name=name)
         try:
+            # First whose name it is: what is cut off after this gives it to nobody else.
+            new = Joined(name, role, wish.install, clock.now())
+            _note(self._folder, {**before, name: new})
             admission = grant(self._config, role=role, host=name)
+            sealed = seal(key, PURPOSE, admission.as_text()).hex()
+            answer = {"public": agreement.public, "sealed": sealed}
+            tickets.keep_answer(used, json.dumps(answer))
         except (RelayqError, OSError):
             tickets.put_back(ticket)
+            if name not in _with_users(self._config):
+                _note(self._folder, before)
             raise
-        sealed = seal(key, PURPOSE, admission.as_text()).hex()
-        answer = {"public": agreement.public, "sealed": sealed}
-        tickets.keep_answer(used, json.dumps(answer))
-        before = _joined(self._folder)
-        new = Joined(name, role, wish.install, clock.now())
-        _note(self._folder, {**before, name: new})
         return answer
 
     def _name_for(self, ticket: Ticket, wish: Wish) -> str:
@@ -172,7 +185,10 @@ class Gate:
             return ticket.host
         held = _joined(self._folder).get(wish.name)
         is_own = wish.name == self._config.worker.name
-        if is_own or (held is not None and held.install != wish.install):
+        is_others = (
+            wish.name in _with_users(self._config) if held is None else held.install != wish.install
+        )
+        if is_own or is_others:
             whose = (
                 "the broker's machine" if is_own else "another machine, or an older installation"
             )
@@ -262,6 +278,8 @@ def _configured(config: Config) -> dict[str, Any]:
     own = config.broker
     told: dict[str, Any] = {"user": own.user, "password": own.password}
     if own.url is not None:
+        if (file := ca_file_of(own.url)) is not None:
+            told["ca"] = Path(file).read_text()
         return {**told, "url": own.url}
     if own.ca_file is not None:
         told["ca"] = Path(own.ca_file).read_text()

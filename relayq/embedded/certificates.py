@@ -84,15 +84,18 @@ class Authority:
     def _is_good(self, made: Encryption, names: Sequence[str]) -> bool:
         from cryptography import x509
         from cryptography.exceptions import InvalidSignature
+        from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
         try:
+            # A start that was cut off between the two files has replaced only the key.
+            key = load_pem_private_key(made.key.read_bytes(), password=None).public_key()
             found = x509.load_pem_x509_certificate(made.certificate.read_bytes())
             found.verify_directly_issued_by(self._own)
             named = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         except (OSError, ValueError, TypeError, InvalidSignature, x509.ExtensionNotFound):
             return False
         left = found.not_valid_after_utc - _now()
-        return made.key.exists() and left > _SOON and set(_general(names)) <= set(named)
+        return key == found.public_key() and left > _SOON and set(_general(names)) <= set(named)
 
     def _signed(
         self,
@@ -183,8 +186,19 @@ def _general(names: Sequence[str]) -> list[Any]:
         try:
             made.append(x509.IPAddress(ipaddress.ip_address(name)))
         except ValueError:
-            made.append(x509.DNSName(name))
+            made.append(_dns_name(name))
     return made
+
+
+def _dns_name(name: str) -> Any:
+    from cryptography import x509
+
+    try:
+        return x509.DNSName(name)
+    except ValueError as error:
+        raise RelayqError(
+            f"{name!r} can't stand in a certificate", hint="--tls-name takes it in ASCII: xn--..."
+        ) from error
 
 
 def _now() -> datetime.datetime:

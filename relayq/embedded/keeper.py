@@ -7,6 +7,7 @@ import logging
 from relayq.config import Config
 from relayq.embedded.broker import is_dead, keep_broker
 from relayq.embedded.files import are_files_wanted, files_pid, keep_files
+from relayq.embedded.users import renew_rules
 from relayq.errors import RelayqError
 
 log = logging.getLogger(__name__)
@@ -20,6 +21,7 @@ class Keeper:
         self._was_dead = False
         self._had_no_files = False
         self._complaint = ""
+        self._has_renewed = False
 
     def look(self) -> None:
         """Look once; call it every few seconds.
@@ -33,6 +35,7 @@ class Keeper:
             return
         try:
             done = keep_broker(self._config)
+            self._renew_rules()
         except RelayqError as error:
             if error.message != self._complaint:
                 log.warning("%s%s", error.message, f" ({error.hint})" if error.hint else "")
@@ -41,6 +44,13 @@ class Keeper:
         self._complaint = ""
         if done:
             log.warning("%s", done)
+
+    def _renew_rules(self) -> None:
+        """Have a broker that an older relayq started let its users do what this one needs."""
+        if not self._has_renewed:
+            if renew_rules(self._config):
+                log.info("the broker's users have the rights that this relayq gives them")
+            self._has_renewed = True
 
     def _look_at_files(self) -> None:
         had_none, self._had_no_files = self._had_no_files, self._lacks_files()

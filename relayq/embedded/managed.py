@@ -233,11 +233,22 @@ def run(argv: Sequence[str], *, patience: float = _PATIENCE) -> subprocess.Compl
 
 
 def environment() -> Mapping[str, str]:
-    """Return our environment with the way to the user's own manager, which `su` doesn't give."""
-    own = _RUNTIME / str(os.getuid())
+    """Return our environment with the way to the user's own manager."""
+    kept = dict(os.environ)
+    own = runtime_folder()
+    if kept.get("XDG_RUNTIME_DIR") != str(own):
+        # Of `su` it may be that of who typed it, and then so is this.
+        kept.pop("DBUS_SESSION_BUS_ADDRESS", None)
+        kept.pop("XDG_RUNTIME_DIR", None)
+    found = {"XDG_RUNTIME_DIR": str(own)} if own.is_dir() else {}
+    return {**kept, **found, "SYSTEMD_PAGER": "", "LC_ALL": "C"}
+
+
+def runtime_folder() -> Path:
+    """Return where the user's own manager listens: `su` gives no such place, or another's."""
     given = os.environ.get("XDG_RUNTIME_DIR")
-    found = {"XDG_RUNTIME_DIR": str(own)} if not given and own.is_dir() else {}
-    return {**os.environ, **found, "SYSTEMD_PAGER": "", "LC_ALL": "C"}
+    is_ours = given and os.access(given, os.R_OK | os.W_OK)
+    return Path(given) if given and is_ours else _RUNTIME / str(os.getuid())
 
 
 def _ask(service: Installed, argv: Sequence[str]) -> None:

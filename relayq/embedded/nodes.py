@@ -50,9 +50,9 @@ bind {address}
 {ports}
 daemonize no
 dir {folder}
-pidfile {folder}/sentinel.pid
-logfile {folder}/sentinel.log
-aclfile {folder}/sentinel-users.acl
+pidfile {pidfile}
+logfile {logfile}
+aclfile {users}
 sentinel announce-ip {address}
 sentinel monitor {master} {primary} {redis_port} {quorum}
 sentinel auth-user {master} sentinel
@@ -185,7 +185,10 @@ def _sentinel(plan: Plan, address: str, secret: str) -> str:
     return _SENTINELS.format(
         address=address,
         ports=_encryption(place).lines(port) if plan.is_encrypted else f"port {port}",
-        folder=quoted(place)[1:-1],
+        folder=quoted(place),
+        pidfile=quoted(place / "sentinel.pid"),
+        logfile=quoted(place / "sentinel.log"),
+        users=quoted(place / "sentinel-users.acl"),
         master=MASTER,
         primary=plan.addresses[0],
         redis_port=plan.port,

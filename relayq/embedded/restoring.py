@@ -31,9 +31,11 @@ def restore_broker(config: Config, backup: Path) -> tuple[BrokerFacts, Path | No
                 hint="relayq down (here), and stop the other hosts' workers",
             )
         aside = folder / f"data-before-{clock.now():.0f}"
+        # Whoever is cut off while it copies, or has no room for it, has moved nothing yet.
+        copy = _copied(backup, folder / "appendonly.aof.new")
         had = _move(folder, aside)
         try:
-            _copy(backup, folder / "appendonly.aof")
+            copy.replace(folder / "appendonly.aof")
             return start_locked(folder), aside if had else None
         except (RelayqError, OSError) as error:
             for name in _DATA:
@@ -69,14 +71,22 @@ def _move(source: Path, target: Path) -> bool:
     return bool(found)
 
 
-def _copy(source: Path, target: Path) -> None:
-    with (
-        source.open("rb") as begin,
-        open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as end,
-    ):
-        shutil.copyfileobj(begin, end)
-        end.flush()
-        os.fsync(end.fileno())
+def _copied(source: Path, target: Path) -> Path:
+    target.unlink(missing_ok=True)
+    try:
+        with (
+            source.open("rb") as begin,
+            open(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as end,
+        ):
+            shutil.copyfileobj(begin, end)
+            end.flush()
+            os.fsync(end.fileno())
+    except OSError as error:
+        target.unlink(missing_ok=True)
+        raise RelayqError(
+            f"the backup can't be copied to {target.parent}, where nothing has changed: {error}"
+        ) from error
+    return target
 
 
 def _remove(path: Path) -> None:

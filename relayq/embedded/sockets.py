@@ -5,6 +5,7 @@ Importing redis would cost 80 ms of a command that only asks whether the broker 
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
@@ -68,9 +69,13 @@ def check_free(address: str, port: int) -> None:
         try:
             test.bind((address, port))
         except OSError as error:
+            hint = "--port N takes another port"
+            if error.errno == errno.EADDRNOTAVAIL:
+                hint = "give an address that this machine has"
+            elif error.errno == errno.EACCES:
+                hint = "--port N takes another port; those below 1024 are root's"
             raise RelayqError(
-                f"can't listen on {address} port {port}: {error.strerror}",
-                hint="relayq up --port N takes another port",
+                f"can't listen on {address} port {port}: {error.strerror}", hint=hint
             ) from error
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -83,16 +83,34 @@ def keep(folder: Path, entries: Mapping[str, Entry]) -> None:
 
 def make(folder: Path) -> Path:
     """Write `users.acl` by today's rules, and return it; the caller holds the lock."""
+    path = folder / "users.acl"
+    write(path, _lists(everybody(folder)))
+    return path
+
+
+def everybody(folder: Path) -> list[Entry]:
+    """Return all users by today's rules, the broker's own with them."""
     own = [
         entry(ADMIN, ADMIN, None, made_secret(folder, ADMIN)),
         entry(LOCAL, WORKER, None, made_secret(folder, LOCAL)),
     ]
     # A role of a newer relayq's must not keep an older one's broker from starting.
-    others = [one for one in read(folder).values() if one.user.role in ROLES]
-    lines = [NOBODY, *(f"user {one.user.name} {' '.join(one.words)}" for one in (*own, *others))]
-    path = folder / "users.acl"
-    write(path, "".join(f"{line}\n" for line in lines).encode())
-    return path
+    return [*own, *(one for one in read(folder).values() if one.user.role in ROLES)]
+
+
+def is_of_today(folder: Path) -> bool:
+    """Tell whether `users.acl` is what it would be now; also before there is one."""
+    try:
+        return (folder / "users.acl").read_bytes() == _lists(everybody(folder))
+    except FileNotFoundError:
+        return True
+    except OSError as error:
+        raise RelayqError(f"the private broker can't be used: {error}") from error
+
+
+def _lists(entries: Sequence[Entry]) -> bytes:
+    lines = [NOBODY, *(f"user {one.user.name} {' '.join(one.words)}" for one in entries)]
+    return "".join(f"{line}\n" for line in lines).encode()
 
 
 def secret_of(folder: Path, name: str) -> str | None:

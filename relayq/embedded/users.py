@@ -21,7 +21,7 @@ from relayq.model.access import ADMIN, ROLES
 if TYPE_CHECKING:
     from relayq.store import Store
 
-__all__ = ["BrokerUser", "add_user", "admin_url", "remove_user", "users"]
+__all__ = ["BrokerUser", "add_user", "admin_url", "remove_user", "renew_rules", "users"]
 
 # In a URL and in users.acl it stands as it is.
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
@@ -36,19 +36,28 @@ def users(config: Config) -> list[BrokerUser]:
 def add_user(config: Config, name: str, *, role: str, host: str | None = None) -> str:
     """Make a user and return its password; one that is there gets this role and a new password.
 
-    Whoever is connected as that user then is cut off.
+    Whoever is connected as that user then is cut off. Without `host` it is the one of a name such
+    as worker-HOST.
     """
     _check(name)
     if role not in ROLES:
         raise RelayqError(f"there is no role {role!r}", hint=f"one of: {', '.join(ROLES)}")
     secret = userfile.new_secret()
-    made = userfile.entry(name, role, host, secret)
+    start = f"{role}-"
+    named = name.removeprefix(start) if name.startswith(start) else None
+    made = userfile.entry(name, role, host or named or None, secret)
     folder = broker_folder(config)
     with locked(folder / "start.lock"):
-        userfile.keep(folder, {**userfile.read(folder), name: made})
-        if (url := answered_url(folder)) is not None:
-            with closing(_connected(url)) as store:
-                store.access.put(name, made.words)
+        before = userfile.read(folder)
+        userfile.keep(folder, {**before, name: made})
+        try:
+            if (url := answered_url(folder)) is not None:
+                with closing(_connected(url)) as store:
+                    store.access.put(name, made.words)
+        except RelayqError:
+            # Nobody is told this secret: the next start mustn't make it the only one.
+            userfile.keep(folder, before)
+            raise
     return secret
 
 
@@ -58,13 +67,34 @@ def remove_user(config: Config, name: str) -> bool:
     folder = broker_folder(config)
     with locked(folder / "start.lock"):
         entries = userfile.read(folder)
-        was_there = entries.pop(name, None) is not None
-        if was_there:
-            userfile.keep(folder, entries)
+        was_kept = entries.pop(name, None) is not None
+        was_known = False
+        # First: of what Redis didn't hear, the list must still tell that it is to be done.
         if (url := answered_url(folder)) is not None:
             with closing(_connected(url)) as store:
-                was_there = store.access.remove(name) or was_there
-    return was_there
+                was_known = store.access.remove(name)
+        if was_kept:
+            userfile.keep(folder, entries)
+    return was_kept or was_known
+
+
+def renew_rules(config: Config) -> bool:
+    """Give the users of a broker that runs today's rules; return whether there was need.
+
+    Nobody is cut off. A broker that doesn't run gets them at its start.
+    """
+    folder = broker_folder(config)
+    if userfile.is_of_today(folder):
+        return False
+    with locked(folder / "start.lock"):
+        if (url := answered_url(folder)) is None:
+            return False
+        with closing(_connected(url)) as store:
+            for one in userfile.everybody(folder):
+                store.access.change(one.user.name, one.words)
+        # Last: until it is written, the next one who looks does this again.
+        userfile.make(folder)
+    return True
 
 
 def admin_url(config: Config) -> str:

@@ -6,7 +6,8 @@ import asyncio
 import os
 import secrets
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from flower.options import options
@@ -15,6 +16,7 @@ from tornado.ioloop import IOLoop
 
 from relayq.app import make_app
 from relayq.config import Config
+from relayq.embedded.processes import takes
 from relayq.errors import RelayqError
 from relayq.flower.application import Told, Watching, show_depths
 from relayq.store import Store
@@ -31,10 +33,20 @@ def folder_of(config: Config) -> Path:
     return config.home / "flower"
 
 
-def run(config: Config, url: str, store: Store, *, port: int, say: Callable[[str], None]) -> None:
-    """Be Flower until SIGTERM or SIGINT."""
+@contextmanager
+def alone(config: Config) -> Iterator[None]:
+    """Be the only Flower of this home: another would take its user's password and its memory."""
     folder = folder_of(config)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with (folder / "lock").open("ab") as lock:
+        if not takes(lock.fileno()):
+            raise RelayqError("Flower runs here already", hint="end that one first: Ctrl-C, there")
+        yield
+
+
+def run(config: Config, url: str, store: Store, *, port: int, say: Callable[[str], None]) -> None:
+    """Be Flower until SIGTERM or SIGINT; the caller is `alone`."""
+    folder = folder_of(config)
     login = f"{USER}:{_password(folder / 'password')}"
     asyncio.set_event_loop(asyncio.new_event_loop())
     loop = IOLoop.current()

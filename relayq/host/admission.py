@@ -19,7 +19,7 @@ from pathlib import Path
 
 from relayq import clock
 from relayq.config import Config
-from relayq.errors import BadSignature, NoSuchJob, RelayqError
+from relayq.errors import BadSignature, NoSuchJob, NoSuchSchedule, RelayqError
 from relayq.host.delivery import Attempt
 from relayq.host.retelling import can_be_told
 from relayq.host.seen import Seen
@@ -91,8 +91,12 @@ class Register:
         try:
             with as_owner():
                 held = os.stat(self._text)
-        except FileNotFoundError:
-            return None
+        except OSError as error:
+            with as_owner():
+                # A link may lead to a disk that isn't there.
+                if isinstance(error, FileNotFoundError) and not os.path.islink(self._text):
+                    return None
+            raise _unreadable(error) from error
         stamp = (held.st_ino, held.st_mtime_ns, held.st_size, held.st_mode, held.st_uid)
         if self._known[0] != stamp:
             self._known = (stamp, self._read())
@@ -106,11 +110,17 @@ class Register:
                 text = self._path.read_text("utf-8")
             found = read_submitters(text)
         except (OSError, UnicodeDecodeError) as error:
-            raise Unauthorised(f"this host can't read its {FILE}: {error}") from error
+            raise _unreadable(error) from error
         except RelayqError as error:
             hint = "relayq key ls, on that host" if error.hint is None else error.hint
             raise Unauthorised(f"this host's {FILE}: {error.message}", hint=hint) from error
         return {one.id: one for one in found}
+
+
+def _unreadable(error: Exception) -> Unauthorised:
+    return Unauthorised(
+        f"this host can't read its {FILE}: {error}", hint="relayq key ls, on that host"
+    )
 
 
 class Admission:
@@ -352,7 +362,10 @@ class Admission:
         from relayq.model.schedules import submitted_as
         from relayq.recurring import check
 
-        record = self._store.schedules.fetch(name).record
+        try:
+            record = self._store.schedules.fetch(name).record
+        except NoSuchSchedule:
+            return None
         try:
             job = submitted_as(check(self._signer, record), spec)
         except ValueError as error:

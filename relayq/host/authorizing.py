@@ -14,13 +14,15 @@ from relayq.rotation import check_trusted
 
 def read(home: Path) -> Sequence[Submitter] | None:
     """Return who is authorised here, None without such a file: then the fleet's key is enough."""
+    path = home / FILE
     try:
-        text = (home / FILE).read_text("utf-8")
-        check_trusted(home / FILE)
-    except FileNotFoundError:
-        return None
+        text = path.read_text("utf-8")
+        check_trusted(path)
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"can't read {home / FILE}: {error}") from error
+        # A link may lead to a disk that isn't there.
+        if isinstance(error, FileNotFoundError) and not path.is_symlink():
+            return None
+        raise ConfigError(f"can't read {path}: {error}") from error
     return _read(home, text)
 
 

@@ -34,18 +34,19 @@ class _Kept:
 def clear(home: Path, store: Store, limits: Worktrees) -> int:
     """Remove what the limits don't allow any more; returns how many worktrees that were.
 
-    That of a job which isn't ended stays, however old and large; that of a forgotten job counts
-    from its last attempt on.
+    That of a job which isn't ended stays, or of which that can't be told, however old and large;
+    that of a forgotten job counts from its last attempt on.
     """
     directory = str(home / WORKTREES)
     notes = _notes(directory)
     if not notes:
         return 0
     records = {record.id: record for record in store.jobs.fetch_many(notes)}
+    unreadable = store.jobs.known(set(notes) - set(records))
     ended = []
     for job, changed_at in notes.items():
         record = records.get(job)
-        if record is not None and not record.state.is_final:
+        if job in unreadable or (record is not None and not record.state.is_final):
             continue
         at = changed_at if record is None else max(changed_at, record.finished_at or 0.0)
         path = os.path.join(directory, job)

@@ -35,10 +35,15 @@ class DailyLog(logging.FileHandler):
                 self.stream.close()
             self.stream, self.baseFilename = None, today
         if self.stream is None:
-            # The worker may be somebody else by now, and its log is root's.
-            with as_owner():
-                self._remove_old()
-                self.stream = self._open()
+            try:
+                # The worker may be somebody else by now, and its log is root's.
+                with as_owner():
+                    self._remove_old()
+                    self.stream = self._open()
+            except OSError:
+                # A full disk must not break whoever has something to say.
+                self.handleError(record)
+                return
         super().emit(record)
 
     def _today(self) -> Path:

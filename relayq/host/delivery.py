@@ -245,8 +245,13 @@ class Delivery:
         """Give the broker the outcomes that waited for it."""
         with self._lock:
             waiting, self._waiting = self._waiting, []
-        for attempt, verdict, record in waiting:
-            self.deliver(attempt, verdict, record)
+        for one in waiting:
+            try:
+                self.deliver(*one)
+            except Exception:  # Neither the others nor this beat are held up by it.
+                log.exception("can't deliver %s", one[0].token.id)
+                with self._lock:
+                    self._waiting.append(one)
 
     def lose(self, token: Token) -> None:
         """Report that nothing is left of an attempt which has no outcome."""

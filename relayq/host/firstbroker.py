@@ -35,7 +35,7 @@ def make_broker(config: Config, *, user: str | None, flags: Sequence[str]) -> No
         if is_there:
             _as_user(config, user, "broker", "stop")
         _as_user(config, user, "broker", "start", *flags)
-    except RelayqError:
+    except BaseException:
         if service is not None:
             managed.remember(config, service)
             managed.start(service)

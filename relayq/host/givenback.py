@@ -91,7 +91,7 @@ def left_of(
     if spec.kind != batches.KIND or token.attempt == 1:
         return payload
     ids = {batches.id_of(spec.id, number): number for number in batches.numbers_of(spec)}
-    gone = {ids[one.id] for one in store.jobs.fetch_many(list(ids))}
+    gone = {ids[one] for one in store.jobs.known(ids)}
     kept = [one for one in payload["items"] if one[0] not in gone]
     if not kept:
         raise RelayqError("all of its items have become jobs of their own")

@@ -36,6 +36,7 @@ from relayq.host.trail import Trail
 from relayq.kinds import Verdict
 from relayq.model.jobs import JobState, Reason, Token
 from relayq.privileges import job_user
+from relayq.rotation import found_newer
 from relayq.signing import Signer
 from relayq.store import Store
 from relayq.store.leases import Claim, Registration
@@ -146,7 +147,11 @@ class Runner:
             self._pull_one()
 
     def _pull_one(self) -> bool:
-        claimed = self._claim()
+        try:
+            claimed = self._claim()
+        except BaseException:
+            self.slots.give_back()
+            raise
         if claimed is None:
             self.slots.give_back()
             return False
@@ -208,9 +213,8 @@ class Runner:
         return attempt, claim
 
     def _ask(self, *, nudged: bool) -> Claim | None:
-        if not self.may_claim.is_set() or self.is_closing or self.rests:
-            return None
-        if clock.boottime() < self.delivery.wary_until:
+        is_wary = clock.boottime() < self.delivery.wary_until
+        if is_wary or not self.may_claim.is_set() or self.is_closing or self.rests:
             return None
         try:
             claim = self._claimed(nudged=nudged)
@@ -233,9 +237,9 @@ class Runner:
         return None
 
     def _claimed(self, *, nudged: bool) -> Claim | str:
-        """Claim of what there is room for here, once all queues are known."""
+        """Claim of what there is room for here, once all queues and the fleet's key are known."""
         claim: Claim | str = "queues"
-        while claim == "queues":
+        while claim in ("queues", "key"):
             if not self.queues.version:
                 self.queues.learn(self._store.leases.registry(self.who.host))
             offered = self.queues.offer(attempt.note.signed for attempt in self.attempts())
@@ -248,9 +252,12 @@ class Runner:
                 uid=secrets.token_hex(6),
                 lease=self.config.lease.length,
                 nudged=nudged,
+                key_id=self.signer.key_id,
             )
             if claim == "queues":
                 self.queues.learn(self._store.leases.registry(self.who.host))
+            if claim == "key" and not found_newer(self.signer.ring):
+                return "barred"
         return claim
 
     def _run(self, attempt: Attempt, claim: Claim) -> None:

@@ -44,7 +44,7 @@ def check_value(name: str, value: str) -> str:
         )
     if len(value.encode("utf-8", "replace")) > LONGEST:
         raise RelayqError(f"{name} is longer than {LONGEST} bytes", hint="a path to a file instead")
-    if len(value.splitlines()) > 1 or "\0" in value:
+    if value.splitlines() != [value] or "\0" in value:
         raise RelayqError(
             f"{name} has several lines, and a secret is one",
             hint=f"base64 -w0 FILE | relayq secret set {name}; in the job: base64 -d",

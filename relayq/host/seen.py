@@ -47,7 +47,7 @@ class Seen:
 
     def close(self) -> None:
         """Write everything out."""
-        with self._lock:
+        with self._lock, as_owner():
             self._drop()
 
     def has_ended(self, id: str, until: float) -> bool:
@@ -80,13 +80,15 @@ class Seen:
         """Take a person's word for it that the job may run again; False if that was used before."""
 
         def take(database: sqlite3.Connection) -> bool:
+            # Both or neither: a word that was noted alone would be used up for nothing.
+            database.execute("BEGIN IMMEDIATE")
             added = database.execute(
                 "INSERT OR IGNORE INTO heard VALUES (?, ?)", (f"{id} {word}", until)
             )
-            if added.rowcount == 0:
-                return False
-            database.execute("DELETE FROM ended WHERE id = ?", (id,))
-            return True
+            if added.rowcount:
+                database.execute("DELETE FROM ended WHERE id = ?", (id,))
+            database.execute("COMMIT")
+            return bool(added.rowcount)
 
         return self._do(take, default=True)
 
@@ -105,14 +107,13 @@ class Seen:
 
         A full disk must not keep jobs from ending: then it is only said that nothing was noted.
         """
-        with self._lock:
+        with self._lock, as_owner():
             try:
-                with as_owner():
-                    return act(self._open())
-            except sqlite3.DatabaseError as error:
+                return act(self._open())
+            except (sqlite3.DatabaseError, OSError) as error:
                 log.warning("what has ended here can't be noted in %s: %s", self._path, error)
                 self._drop()
-                if not isinstance(error, sqlite3.OperationalError):
+                if not isinstance(error, sqlite3.OperationalError | OSError):
                     with suppress(OSError):
                         self._path.unlink()
                 return default

@@ -21,7 +21,7 @@ from relayq.embedded.managed import LAUNCHD, SYSTEMD, Installed, State, journal_
 from relayq.embedded.processes import wait_for
 from relayq.errors import RelayqError
 from relayq.host.serviceplans import PROGRAMS, Wanted, plan
-from relayq.model.units import Role
+from relayq.model.units import Role, is_of_home
 
 __all__ = [
     "Installed",
@@ -112,13 +112,20 @@ def install(
     made = plan(config, role, wanted)
     service, before = made.installed, find(config, role)
     _check(service, before)
-    _check_home(config, made.path)
+    _check_home(config, made.path, role)
+    was_switched_on = False
     if service.by == SYSTEMD and not service.is_of_machine:
         was_switched_on = _linger(service.user, role)
         service = replace(service, lingers=was_switched_on or bool(before and before.lingers))
-    prepare()
-    _write(made.path, made.text, is_shared=service.is_of_machine)
-    managed.remember(config, service)
+    try:
+        prepare()
+        _write(made.path, made.text, is_shared=service.is_of_machine)
+        managed.remember(config, service)
+    except BaseException:
+        if was_switched_on:
+            # Nobody would know later that this was for us.
+            run(["loginctl", "disable-linger", service.user])
+        raise
     _give(config, service.user)
     if service.by == SYSTEMD:
         _must([*managed.systemctl(service), "daemon-reload"])
@@ -151,6 +158,11 @@ def _check(service: Installed, before: Installed | None) -> None:
             "only root can install a service of the whole machine",
             hint=f"sudo {_self()} {role} install --system --user {_own_name()}",
         )
+    if os.geteuid() != 0 and service.user != _own_name():
+        raise RelayqError(
+            f"only root can install a service of {service.user}",
+            hint=f"sudo {_self()} {role} install --system --user {service.user}",
+        )
     if not system and os.geteuid() == 0 and (person := os.environ.get("SUDO_USER")):
         raise RelayqError(
             f"with sudo this would be a service of root's own, and not of {person}",
@@ -164,12 +176,13 @@ def _check(service: Installed, before: Installed | None) -> None:
         )
 
 
-def _check_home(config: Config, path: Path) -> None:
+def _check_home(config: Config, path: Path, role: Role) -> None:
     """Refuse to replace the service of another home: of each role a machine has one."""
-    if path.exists() and os.fsencode(config.home) not in path.read_bytes():
+    if path.exists() and not is_of_home(path.read_bytes(), str(config.home)):
         raise RelayqError(
             f"{path} is the service of another home than {config.home}",
-            hint="relayq worker uninstall as its user; or a service of your own, without --system",
+            hint=f"sudo {_self()} {role} uninstall --user NAME, whose it is; or one of your own, "
+            "without --system",
         )
 
 
@@ -196,8 +209,7 @@ def _linger(user: str, role: Role) -> bool:
                 f"services of {user} would end with the last login: {_said(done.stderr)}",
                 hint=f"sudo loginctl enable-linger {user}, then again; or {other_way}",
             )
-    runtime = Path(os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}")
-    wait_for((runtime / "systemd" / "private").exists, _BUS_LIMIT)
+    wait_for((managed.runtime_folder() / "systemd" / "private").exists, _BUS_LIMIT)
     done = run(["systemctl", "--user", "show-environment"])
     if done.returncode:
         raise RelayqError(
@@ -258,6 +270,11 @@ def uninstall(config: Config, role: Role, *, may_stop_manager: bool = True) -> b
         raise RelayqError(
             f"the {role} is a service of the whole machine, which only root can remove",
             hint=f"sudo {_self()} {role} uninstall --user {service.user}",
+        )
+    if not service.is_of_machine and os.geteuid() == 0 and _own_name() != service.user:
+        raise RelayqError(
+            f"the {role} is a service of {service.user}, whose manager root doesn't reach",
+            hint=f"as {service.user}, without sudo: {_self()} {role} uninstall",
         )
     _remove(service)
     managed.forget(config, role)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tomllib
@@ -133,12 +134,15 @@ def _run(argv: Sequence[str]) -> str:
             timeout=_PATIENCE,
             env=_environment(),
         )
-    except FileNotFoundError as error:
-        raise RelayqError(f"{argv[0]} isn't on this machine", hint="run the installer again") from (
-            error
-        )
+    except OSError as error:
+        raise RelayqError(
+            f"{argv[0]} can't be run: {error.strerror}", hint="run the installer again"
+        ) from error
     except subprocess.TimeoutExpired as error:
-        raise RelayqError(f"{argv[0]} didn't end within {_PATIENCE / 60:.0f} min") from error
+        raise RelayqError(
+            f"nothing was restarted: {argv[0]} didn't end within {_PATIENCE / 60:.0f} min",
+            hint="relayq worker upgrade --source WHERE takes another source",
+        ) from error
     if done.returncode:
         told = "\n".join(f"  {line}" for line in done.stdout.strip().splitlines()[-_TOLD:])
         raise RelayqError(
@@ -195,7 +199,8 @@ def _restart_service(config: Config, role: Role) -> bool:
         # Only root may say so; but one that ends is started again by itself.
         pid = embedded.worker_pid(config) if role is Role.WORKER else embedded.files_pid(config)
         if pid is not None:
-            os.kill(pid, 15)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
             wait_for(lambda: is_gone(pid), _STARTED_WITHIN)
     else:
         managed.restart(service)

@@ -109,7 +109,7 @@ def parsed(raw: bytes) -> Entry | None:
         facts = json.loads(body + b"}")
         entry = Entry(facts, body, rest[:_DIGITS].decode("ascii"))
         float(entry.facts["at"]), int(entry.facts["n"]), str(entry.facts["what"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
     return entry
 

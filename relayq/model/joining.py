@@ -59,7 +59,7 @@ def read_token(text: str) -> Token:
         token = Token(tuple(said["u"]), said["i"], _decoded(said["s"]))
         is_whole = len(line) <= _LONGEST and is_id(token.ticket) and len(token.secret) == _SECRET
         urls = [web_url(url) for url in token.urls]
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         is_whole, urls = False, []
     if not is_whole or not urls:
         raise ConfigError("the join token was cut or changed: copy the whole line", hint=_MAKE_ONE)

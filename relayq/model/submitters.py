@@ -101,7 +101,8 @@ class Submitter:
         if self.hosts and not _fits(host, self.hosts):
             return f"{self.name} may submit to {', '.join(self.hosts)} only, not to {host}"
         if self.max_timeout is not None and (timeout is None or timeout > self.max_timeout):
-            return f"a job of {self.name} needs a time limit of at most {self.max_timeout:g} s"
+            limit = _plain(self.max_timeout)
+            return f"a job of {self.name} needs a time limit of at most {limit} s"
         if self.no_shell and (why := _shell_in(spec)):
             return f"{self.name} may not use a shell: {why}"
         return ""
@@ -234,12 +235,17 @@ def _date(instant: float) -> str:
     return f"{at:%Y-%m-%d}" if is_midnight else f"{at:%Y-%m-%dT%H:%M:%SZ}"
 
 
+def _plain(number: float) -> str:
+    """Return a number as a duration can be read: without an exponent."""
+    return f"{number:f}".rstrip("0").rstrip(".")
+
+
 def _said(option: str, value: Any) -> str:
     """Return an option's value as a line has it."""
     if option == "expires":
         return _date(value)
     if option == "max-timeout":
-        return f"{value:g}s"
+        return f"{_plain(value)}s"
     text = ",".join(value) if isinstance(value, tuple) else str(value)
     return shlex.quote(text) if _QUOTED.search(text) else text
 
@@ -261,7 +267,7 @@ def _shell_in(spec: Spec) -> str:
     items = spec.payload.get("items")
     commands = [spec.payload.get("cmd")] if items is None else [one[1] for one in items]
     for command in commands:
-        if not isinstance(command, list | tuple):
+        if not isinstance(command, list | tuple) or not command:
             return "a command is a program and its arguments"
         if os.path.basename(str(command[0])) in _SHELLS:
             return f"{command[0]} is one"

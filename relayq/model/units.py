@@ -195,6 +195,14 @@ def launchd_plist(service: Service, *, efficiency_cores: bool = False) -> bytes:
     return plistlib.dumps(listed, sort_keys=False)
 
 
+def is_of_home(text: bytes, relayq_home: str) -> bool:
+    """Tell whether a unit or property list that was written here is one of this home."""
+    if text.startswith(b"<?xml"):
+        return bool(plistlib.loads(text)["EnvironmentVariables"]["RELAYQ_HOME"] == relayq_home)
+    own = f"Environment={_word(f'RELAYQ_HOME={relayq_home}')}"
+    return own.encode() in text.splitlines()
+
+
 def _word(text: str) -> str:
     """Return a text as one word of a unit file, whatever it holds."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

@@ -20,6 +20,7 @@ from relayq import tls
 from relayq.store.direct import Address, Direct
 from relayq.store.jobs import Jobs
 from relayq.store.keys import PREFIX, Keys
+from relayq.store.reading import Reader
 from relayq.store.replicas import NONE, Replicas
 from relayq.store.scripts import Scripts, broker_errors
 
@@ -134,7 +135,8 @@ class Store:
         self.connection: redis.Redis = asked
         self.keys = Keys(prefix)
         self._scripts = Scripts(self.connection, self.keys, offset, replicas)
-        self.jobs = Jobs(self.connection, self.keys, self._scripts)
+        self.reader = Reader()
+        self.jobs = Jobs(self.connection, self.keys, self._scripts, self.reader)
 
     @cached_property
     def lookup(self) -> Lookup:
@@ -155,7 +157,7 @@ class Store:
         """The machines that ever registered."""
         from relayq.store.hosts import Hosts
 
-        return Hosts(self.connection, self.keys, self._scripts)
+        return Hosts(self.connection, self.keys, self._scripts, self.reader)
 
     @cached_property
     def logs(self) -> Logs:
@@ -169,7 +171,7 @@ class Store:
         """Runs of workflows."""
         from relayq.store.flows import Flows
 
-        return Flows(self.connection, self.keys, self._scripts, self.jobs)
+        return Flows(self.connection, self.keys, self._scripts, self.jobs, self.reader)
 
     @cached_property
     def inputs(self) -> Inputs:
@@ -197,7 +199,7 @@ class Store:
         """How far running jobs say they are."""
         from relayq.store.progress import ProgressNotes
 
-        return ProgressNotes(self.connection, self.keys, self._scripts)
+        return ProgressNotes(self.connection, self.keys, self._scripts, self.reader)
 
     @cached_property
     def checkpoints(self) -> KeptCheckpoints:
@@ -253,7 +255,7 @@ class Store:
         """What recurs."""
         from relayq.store.schedules import Schedules
 
-        return Schedules(self.connection, self.keys, self._scripts, self.jobs)
+        return Schedules(self.connection, self.keys, self._scripts, self.jobs, self.reader)
 
     @cached_property
     def sweep(self) -> Sweep:

@@ -19,9 +19,14 @@ class Access:
 
     def put(self, name: str, words: Sequence[str]) -> None:
         """Make or change a user at once; who is connected as that user is cut off."""
+        self.change(name, words)
+        with broker_errors():
+            self._connection.execute_command("CLIENT", "KILL", "USER", name)
+
+    def change(self, name: str, words: Sequence[str]) -> None:
+        """Make or change a user at once; its connections go on, with what it may now."""
         with broker_errors():
             self._connection.execute_command("ACL", "SETUSER", name, *words)
-            self._connection.execute_command("CLIENT", "KILL", "USER", name)
 
     def remove(self, name: str) -> bool:
         """Remove a user, which ends its connections; return whether there was one."""

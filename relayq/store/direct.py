@@ -187,7 +187,7 @@ class Direct:
         """Return a script to call."""
         return Script(self, source)
 
-    def ask(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+    def ask(self, commands: Sequence[Sequence[Any]], *, raise_on_error: bool = True) -> list[Any]:
         """Send commands and return their answers; raises the first error among them."""
         request = b"".join(map(_packed, commands))
         try:
@@ -196,7 +196,7 @@ class Direct:
             # While it was idle: Redis ends such connections. Scripts may be sent twice.
             self._close_idle()
             answers = self._exchange(request, len(commands))
-        for answer in answers:
+        for answer in answers if raise_on_error else ():
             if isinstance(answer, Exception):
                 raise answer
         return answers
@@ -251,14 +251,18 @@ class Pipeline:
 
         return note
 
-    def execute(self) -> list[Any]:
-        """Send the commands and return their answers."""
+    def execute(self, raise_on_error: bool = True) -> list[Any]:
+        """Send the commands and return their answers, errors among them if they aren't raised."""
         if self._whole is not None:
-            return list(self._whole.execute())
+            return list(self._whole.execute(raise_on_error))
         made = [_KNOWN[name](*given, **options) for name, given, options in self._calls]
         self._calls.clear()
-        answers = self._connection.ask([command for command, _ in made]) if made else []
-        return [shape(answer) for (_, shape), answer in zip(made, answers, strict=True)]
+        commands = [command for command, _ in made]
+        answers = self._connection.ask(commands, raise_on_error=raise_on_error) if made else []
+        return [
+            answer if isinstance(answer, Exception) else shape(answer)
+            for (_, shape), answer in zip(made, answers, strict=True)
+        ]
 
 
 class Script:

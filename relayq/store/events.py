@@ -6,6 +6,7 @@ must keep more follows it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -112,15 +113,28 @@ def _fitting(
 
 
 def _event(id: str, raw: Mapping[bytes, bytes]) -> Event:
-    fields: dict[str, Any] = {}
+    fields: dict[str, Any] = {"what": "?"}
     for key, value in raw.items():
-        letter, text = key.decode(), value.decode(errors="replace")
+        letter, text = key.decode(errors="replace"), value.decode(errors="replace")
         if not text:
             continue
         if letter in _WORDS:
             fields[_WORDS[letter]] = text
-        elif letter in _WHOLE:
-            fields[_WHOLE[letter]] = int(float(text))
+            continue
+        # The scripts take numbers from records: of one that has none there, the event has none.
+        number = _number(text)
+        if number is None:
+            continue
+        if letter in _WHOLE:
+            fields[_WHOLE[letter]] = int(number)
         elif letter in _DECIMAL:
-            fields[_DECIMAL[letter]] = float(text)
+            fields[_DECIMAL[letter]] = number
     return Event(id=id, at=int(id.partition("-")[0]) / 1000, **fields)
+
+
+def _number(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None

@@ -16,13 +16,16 @@ from relayq.errors import AmbiguousId, NoSuchJob
 from relayq.model.halts import Halt
 from relayq.model.jobs import JobState, Spec, normal_id
 from relayq.store.keys import Keys
-from relayq.store.scripts import Scripts, broker_errors
+from relayq.store.reading import Reader, instant, texts
+from relayq.store.scripts import Scripts, broker_errors, executed
 
 if TYPE_CHECKING:
     import redis
 
     from relayq.store.jobs import Jobs
 
+#: The states as records have them.
+STATES = {state.value.encode(): state for state in JobState}
 #: What the group of a run's jobs is called, before its id.
 GROUP = "flow-"
 
@@ -84,25 +87,33 @@ def common_of(
 class Flows:
     """The runs."""
 
-    def __init__(self, connection: redis.Redis, keys: Keys, scripts: Scripts, jobs: Jobs) -> None:
+    def __init__(
+        self,
+        connection: redis.Redis,
+        keys: Keys,
+        scripts: Scripts,
+        jobs: Jobs,
+        reader: Reader,
+    ) -> None:
         # redis-py types an answer as the union of what every protocol version may give.
         self._connection: Any = connection
         self._keys = keys
         self._scripts = scripts
         self._jobs = jobs
+        self._reader = reader
 
     def fetch(self, id: str) -> FlowRecord:
         """Return one run by its whole id."""
-        found = self._fetch_many([id])
-        if not found:
+        rows = self._raw([id])
+        if not rows:
             raise _unknown(id)
-        return found[0]
+        return self._reader.one("flow", _record, rows[0])
 
     def list(self, limit: int = 50) -> Sequence[FlowRecord]:
         """Return up to `limit` runs, the newest first."""
         with broker_errors():
             ids = self._connection.zrange(self._keys("flows"), 0, limit - 1, desc=True)
-        return self._fetch_many([id.decode() for id in ids])
+        return self._fetch_many([id.decode(errors="replace") for id in ids])
 
     def find(self, text: str) -> str:
         """Return the id that `text` is or that only it begins, else of the newest run of that name.
@@ -111,7 +122,7 @@ class Flows:
         """
         with broker_errors():
             ids = self._connection.zrange(self._keys("flows"), 0, -1, desc=True)
-        known: list[str] = [id.decode() for id in ids]
+        known: list[str] = [id.decode(errors="replace") for id in ids]
         prefix = normal_id(text)
         matches = [id for id in known if prefix and id.startswith(prefix)]
         if prefix in matches or len(matches) == 1:
@@ -129,7 +140,7 @@ class Flows:
         """Return the ids of a run's jobs, in the order of their submission."""
         with broker_errors():
             ids = self._connection.zrange(self._keys("group", group_of(id)), 0, -1)
-        return [one.decode() for one in ids]
+        return [one.decode(errors="replace") for one in ids]
 
     def cancel(self, id: str) -> Sequence[tuple[str, str]]:
         """Cancel all jobs of a run: when this returns, nothing of it starts any more.
@@ -184,31 +195,47 @@ class Flows:
         pipe = self._connection.pipeline(transaction=False)
         for one in members:
             pipe.hget(self._keys("job", one), "state")
-        with broker_errors():
-            found = pipe.execute()
-        pairs = zip(members, found, strict=True)
-        return {one: JobState(state.decode()) for one, state in pairs if state}
+        pairs = zip(members, executed(pipe), strict=True)
+        return {one: STATES[state] for one, state in pairs if state in STATES}
 
     def _fetch_many(self, ids: Sequence[str]) -> Sequence[FlowRecord]:
+        return self._reader.all("flow", _record, self._raw(ids))
+
+    def _raw(self, ids: Sequence[str]) -> Sequence[tuple[str, Any]]:
+        """Return those of the ids that exist, each with its fields."""
         pipe = self._connection.pipeline(transaction=False)
         for id in ids:
             pipe.hgetall(self._keys("flow", id))
-        with broker_errors():
-            answers = pipe.execute()
-        return [_record(id, raw) for id, raw in zip(ids, answers, strict=True) if raw]
+        return [row for row in zip(ids, executed(pipe), strict=True) if row[1]]
 
 
 def _record(id: str, raw: Mapping[bytes, bytes]) -> FlowRecord:
-    fields = {key.decode(): value.decode() for key, value in raw.items()}
+    fields = texts(raw)
+    graph, inputs = (json.loads(fields.get(name, "{}")) for name in ("graph", "inputs"))
+    if not isinstance(inputs, dict) or not isinstance(graph, dict):
+        raise ValueError("its graph or its inputs are no objects")
+    for name, step in graph.get("steps", {}).items():
+        if not _is_step(step):
+            raise ValueError(f"{name} is no step")
     return FlowRecord(
         id=id,
         name=fields.get("name", ""),
         source=fields.get("source", ""),
-        graph=json.loads(fields.get("graph", "{}")),
+        graph=graph,
         submitter=fields.get("who", ""),
-        inputs=json.loads(fields.get("inputs", "{}")),
-        created_at=float(fields.get("created", 0)),
-        cancelled_at=float(fields["cancelled"]) if "cancelled" in fields else None,
+        inputs=inputs,
+        created_at=instant(fields.get("created", "0")),
+        cancelled_at=instant(fields["cancelled"]) if "cancelled" in fields else None,
+    )
+
+
+def _is_step(step: Any) -> bool:
+    """Whether this is what `workflowspecs` says of a step."""
+    lists = [step[name] for name in ("needs", "jobs")]
+    labels = step.get("labels", {})
+    return isinstance(labels, dict) and all(
+        isinstance(some, list) and all(isinstance(one, str) for one in some)
+        for some in (*lists, [*labels.values()])
     )
 
 

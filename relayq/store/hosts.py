@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from relayq.errors import Conflict, NoSuchHost
+from relayq.model.hostfacts import misshapen
 from relayq.model.hosts import Host, overlaid, relabelled
 from relayq.model.jobs import Token
 from relayq.store.keys import Keys
-from relayq.store.scripts import Scripts, broker_errors
+from relayq.store.reading import Reader, instant, texts
+from relayq.store.scripts import Scripts, broker_errors, executed
 
 if TYPE_CHECKING:
     import redis
@@ -35,11 +37,14 @@ _INSTEAD = {
 class Hosts:
     """The machines that ever registered."""
 
-    def __init__(self, connection: redis.Redis, keys: Keys, scripts: Scripts) -> None:
+    def __init__(
+        self, connection: redis.Redis, keys: Keys, scripts: Scripts, reader: Reader
+    ) -> None:
         # redis-py types an answer as the union of what every protocol version may give.
         self._connection: Any = connection
         self._keys = keys
         self._scripts = scripts
+        self._reader = reader
 
     def register(
         self,
@@ -127,21 +132,21 @@ class Hosts:
     def list(self, *, online_within: float) -> list[Host]:
         """Return every host by name; online are those with a heartbeat that recent, in seconds."""
         with broker_errors():
-            names = [n.decode() for n in self._connection.zrange(self._keys("hosts"), 0, -1)]
-            pipe = self._connection.pipeline(transaction=False)
-            pipe.time()
-            for name in names:
-                pipe.hgetall(self._keys("host", name))
-                pipe.scard(self._keys("active", name))
-                pipe.zcard(self._keys("queue", f"host.{name}"))
-                pipe.zcard(self._keys("by_host", name))
-            (seconds, micros), *rows = pipe.execute()
-        at = seconds + micros / 1e6
-        hosts = []
-        for i, name in enumerate(names):
-            raw, active, queued, claimed = rows[4 * i : 4 * i + 4]
-            if raw:
-                hosts.append(_host(name, raw, active, queued, claimed, at - online_within))
+            names = [
+                n.decode(errors="replace")
+                for n in self._connection.zrange(self._keys("hosts"), 0, -1)
+            ]
+        pipe = self._connection.pipeline(transaction=False)
+        pipe.time()
+        for name in names:
+            pipe.hgetall(self._keys("host", name))
+            pipe.scard(self._keys("active", name))
+            pipe.zcard(self._keys("queue", f"host.{name}"))
+            pipe.zcard(self._keys("by_host", name))
+        (seconds, micros), *told = executed(pipe)
+        since = seconds + micros / 1e6 - online_within
+        rows = [(name, *told[4 * i : 4 * i + 4], since) for i, name in enumerate(names)]
+        hosts = self._reader.all("host", _host, [row for row in rows if row[1]])
         return sorted(hosts, key=lambda host: host.name)
 
     def is_any_near(self, *, within: float) -> bool:
@@ -156,7 +161,10 @@ class Hosts:
     def names(self) -> set[str]:
         """Return the names of all hosts that ever registered."""
         with broker_errors():
-            return {n.decode() for n in self._connection.zrange(self._keys("hosts"), 0, -1)}
+            return {
+                n.decode(errors="replace")
+                for n in self._connection.zrange(self._keys("hosts"), 0, -1)
+            }
 
     def ask(self, host: str, message: Mapping[str, Any]) -> None:
         """Send a host's worker a message: it is taken at once, or not at all."""
@@ -190,8 +198,11 @@ def _no_such(host: str) -> NoSuchHost:
 def _host(
     name: str, raw: Mapping[bytes, bytes], active: int, queued: int, claimed: int, since: float
 ) -> Host:
-    fields = {key.decode(): value.decode() for key, value in raw.items()}
-    seen = float(fields.get("seen", 0))
+    fields = texts(raw)
+    seen = instant(fields.get("seen", "0"))
+    words = (name, fields.get("version", ""), fields.get("install", ""), fields.get("boot", ""))
+    if not "".join(words).isprintable():
+        raise ValueError("its name or its version isn't a word")
     return Host(
         name=name,
         install=fields.get("install", ""),
@@ -203,7 +214,7 @@ def _host(
         active=active,
         queued=queued,
         finished=claimed - active,
-        drained_at=float(fields["drained"]) if "drained" in fields else None,
+        drained_at=instant(fields["drained"]) if "drained" in fields else None,
         drained_reason=fields.get("drained_reason", ""),
         facts=_facts(fields),
     )
@@ -212,6 +223,8 @@ def _host(
 def _facts(fields: Mapping[str, str]) -> dict[str, Any]:
     """Return what the host says of itself, and what the fleet says otherwise."""
     facts = {**json.loads(fields.get("facts", "{}")), **json.loads(fields.get("load", "{}"))}
+    if wrong := misshapen(facts):
+        raise ValueError(f"what it says of its {wrong} makes no sense")
     for field, fact in (("labels", "labels"), ("caps", "capabilities")):
         if overlay := fields.get(field):
             facts[fact] = list(overlaid(facts.get(fact, ()), overlay))

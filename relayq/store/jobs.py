@@ -17,8 +17,9 @@ from relayq.model.jobs import FINAL, JobRecord, JobState, Spec, normal_id
 from relayq.model.moves import MOVES
 from relayq.model.placement import queue_of
 from relayq.store.keys import Keys
+from relayq.store.reading import Reader
 from relayq.store.records import record
-from relayq.store.scripts import Scripts, broker_errors
+from relayq.store.scripts import Scripts, broker_errors, executed
 
 if TYPE_CHECKING:
     import redis
@@ -51,11 +52,14 @@ class Submission:
 class Jobs:
     """The records."""
 
-    def __init__(self, connection: redis.Redis, keys: Keys, scripts: Scripts) -> None:
+    def __init__(
+        self, connection: redis.Redis, keys: Keys, scripts: Scripts, reader: Reader
+    ) -> None:
         # redis-py types an answer as the union of what every protocol version may give.
         self._connection: Any = connection
         self._keys = keys
         self._scripts = scripts
+        self._reader = reader
         #: Who acts here, for the audit trail: user@host.
         self.who = ""
 
@@ -99,23 +103,38 @@ class Jobs:
         return lambda: [word.decode() for word in answer()]
 
     def fetch(self, id: str) -> JobRecord:
-        """Return one record by its whole id."""
-        records = self.fetch_many([id])
-        if not records:
+        """Return one record by its whole id; raises Unreadable where it makes no sense."""
+        rows = self._raw([id])
+        if not rows:
             raise NoSuchJob(f"no such job: {id}", hint="relayq ps -a")
-        return records[0]
+        return self._reader.one("job", record, rows[0])
 
     def fetch_many(self, ids: Iterable[str]) -> list[JobRecord]:
-        """Return the records of those ids that exist, in their order."""
+        """Return the records of those ids that exist, in their order, but none that is unreadable.
+
+        Who must know whether there is one asks `known`.
+        """
+        return self._reader.all("job", record, self._raw(list(ids)))
+
+    def _raw(self, ids: Sequence[str]) -> list[tuple[str, Any, Any]]:
+        """Return those of the ids that exist, each with its fields and its signed spec."""
+        pipe = self._connection.pipeline(transaction=False)
+        for id in ids:
+            pipe.hgetall(self._keys("job", id))
+            pipe.get(self._keys("spec", id))
+        answers = executed(pipe)
+        rows = zip(ids, answers[::2], answers[1::2], strict=True)
+        return [row for row in rows if row[1]]
+
+    def known(self, ids: Iterable[str]) -> set[str]:
+        """Return those of the ids that have a record, whether it can be read or not."""
         wanted = list(ids)
         pipe = self._connection.pipeline(transaction=False)
         for id in wanted:
-            pipe.hgetall(self._keys("job", id))
-            pipe.get(self._keys("spec", id))
+            pipe.exists(self._keys("job", id))
         with broker_errors():
-            answers = pipe.execute()
-        pairs = zip(wanted, answers[::2], answers[1::2], strict=True)
-        return [record(id, fields, signed) for id, fields, signed in pairs if fields]
+            found = pipe.execute()
+        return {id for id, is_there in zip(wanted, found, strict=True) if is_there}
 
     def find(self, text: str) -> str:
         """Return the id that `text` is, or that only it begins."""
@@ -123,7 +142,7 @@ class Jobs:
         low, high = f"[{prefix}".encode(), f"[{prefix}\xff".encode("latin-1")
         with broker_errors():
             found: Any = self._connection.zrangebylex(self._keys("ids"), low, high, 0, 20)
-        matches: list[str] = [id.decode() for id in found] if prefix else []
+        matches: list[str] = [id.decode(errors="replace") for id in found] if prefix else []
         if not matches:
             raise NoSuchJob(f"no such job: {text}", hint="relayq ps -a")
         if len(matches) > 1 and matches[0] != prefix:
@@ -159,7 +178,7 @@ class Jobs:
             pipe.zrange(self._keys("state", state), 0, limit - 1, desc=True)
         with broker_errors():
             indices = pipe.execute()
-        return self.fetch_many(id.decode() for index in indices for id in index)
+        return self.fetch_many(id.decode(errors="replace") for index in indices for id in index)
 
     def _records(self, ids: Iterator[str], page: int) -> Iterator[JobRecord]:
         """Yield the records of these ids, a page at a time."""
@@ -172,7 +191,7 @@ class Jobs:
         for start in count(0, page):
             with broker_errors():
                 ids = self._connection.zrange(index, start, start + page - 1, desc=True)
-            yield from (id.decode() for id in ids)
+            yield from (id.decode(errors="replace") for id in ids)
             if len(ids) < page:
                 return
 
@@ -185,7 +204,7 @@ class Jobs:
             looked_at, *ids = self._scripts.call(
                 "meant", state=state, host=host, start=start, count=_SCANNED
             )
-            yield from (id.decode() for id in ids)
+            yield from (id.decode(errors="replace") for id in ids)
             if looked_at < _SCANNED:
                 return
 
@@ -203,7 +222,7 @@ class Jobs:
             return []
         with broker_errors():
             found = self._connection.sunion([self._keys("family", root) for root in roots])
-        return [id.decode() for id in found]
+        return [id.decode(errors="replace") for id in found]
 
     def outcome(self, id: str) -> bytes | None:
         """Return the signed outcome of the last attempt that ended, or None."""
@@ -370,7 +389,9 @@ class Jobs:
         while True:
             with broker_errors():
                 ids = self._connection.zrangebyscore(index, "-inf", f"({before:.6f}", 0, _PAGE)
-            forgotten = self.forget([id.decode() for id in ids], before=before).count("forgotten")
+            forgotten = self.forget(
+                [id.decode(errors="replace") for id in ids], before=before
+            ).count("forgotten")
             total += forgotten
             if not forgotten:
                 return total

@@ -176,18 +176,20 @@ class Leases:
         registry: str = "",
         max_running: int = 0,
         patience: float | None = None,
+        key_id: str = "",
     ) -> Claim | str:
         """Take the first job of these queues, or say why there is none.
 
         "none"; "replaced"; "barred": the host is drained or paused; "full": the whole fleet runs
-        `max_running` jobs; "queues": there are other queues of needs than in version `registry`.
+        `max_running` jobs; "queues": there are other queues of needs than in version `registry`;
+        "key": the fleet's key isn't the one called `key_id`, if that is said.
         `wants` has for each queue what its jobs take of the host, after a "!" if that isn't free;
         after `patience` seconds, by default a lease, others no longer get it before such a job.
         `nudged` says that a nudge was taken off a queue for this claim.
         """
         rest = [part for pair in zip_longest(queues, wants, fillvalue="") for part in pair]
         word = b"again"
-        while word == b"again":
+        while word in (b"again", b"unfit"):
             answer = self._scripts.call(
                 "claim",
                 rest,
@@ -201,8 +203,11 @@ class Leases:
                 registry=registry,
                 max_running=max_running,
                 patience=lease if patience is None else patience,
+                key_id=key_id,
             )
             word = answer[0]
+            if word == b"unfit":
+                self._scripts.call("give_up", answer[1:])
         if word != b"claimed":
             return str(word.decode())
         _, id, attempt, signed, failures, losses, *told = answer
@@ -212,12 +217,12 @@ class Leases:
             signed=signed or b"",
             failures=int(failures),
             losses=int(losses),
-            replies=tuple(one.decode() for one in replies),
+            replies=tuple(one.decode(errors="replace") for one in replies),
             queue=queue.decode(),
             account=account.decode(),
             answer=reply or None,
             outcome=outcome or None,
-            fanned=tuple(fanned.decode().split()),
+            fanned=tuple(fanned.decode(errors="replace").split()),
         )
 
     def registry(self, host: str) -> Registry:
@@ -231,7 +236,7 @@ class Leases:
             version, queues, (labels, names, capabilities) = pipe.execute()
         return Registry(
             version=(version or b"0").decode(),
-            queues=tuple(queue.decode() for queue in queues),
+            queues=tuple(queue.decode(errors="replace") for queue in queues),
             labels=(labels or b"").decode(),
             names=tuple(names.decode().split(",")) if names else (),
             capabilities=(capabilities or b"").decode(),
@@ -379,7 +384,8 @@ class Leases:
     ) -> list[tuple[str, str]]:
         """Do what time asks for; returns (word, id) pairs.
 
-        Words are expired, judged, due, widened, unclaimed and pruned; of schedules whose turn it
+        Words are expired, judged, due, widened, unclaimed, pruned, and given_up: its record allows
+        nothing else; of schedules whose turn it
         is "recurs" with the name, and "comes" with the seconds until the next one's within 60 s.
 
         Without `times` those count that a worker used last: who only waits mustn't change them.
@@ -397,5 +403,5 @@ class Leases:
             keep_jobs="" if keep is None else keep.jobs,
             limit=limit,
         )
-        words = [part.decode() for part in answer]
+        words = [part.decode(errors="replace") for part in answer]
         return list(zip(words[::2], words[1::2], strict=True))

@@ -66,7 +66,7 @@ class Lookup:
             rows = [row for answer in pipe.execute() for row in answer]
         rows.sort(key=lambda row: row[1], reverse=True)
         # A job that moved between two of the answers is in both.
-        return list(dict.fromkeys(id.decode() for id, _ in rows))[:MOST]
+        return list(dict.fromkeys(id.decode(errors="replace") for id, _ in rows))[:MOST]
 
     def _filtered(self, filters: Mapping[str, str]) -> list[JobRecord]:
         for key in ("name", "group"):
@@ -117,20 +117,24 @@ class Lookup:
             page = ids[start : start + 50]
             with broker_errors():
                 known = self._connection.zmscore(self._keys("ids"), page)
-            yield from (id.decode() for id, score in zip(page, known, strict=True) if score == 0)
+            yield from (
+                id.decode(errors="replace")
+                for id, score in zip(page, known, strict=True)
+                if score == 0
+            )
 
     def _numbered(self, key: str, name: str, first: int = 1, last: int | None = None) -> list[str]:
         """Return the ids of a name or group by their numbers, in order of submission."""
         until = "+inf" if last is None else last
         with broker_errors():
             ids = self._connection.zrangebyscore(self._keys(key, name), first, until)
-        return [id.decode() for id in ids]
+        return [id.decode(errors="replace") for id in ids]
 
     def _find(self, word: str) -> str:
         """Return the newest job of this name, or the only one whose id begins so."""
         with broker_errors():
             named: Any = self._connection.zrevrange(self._keys("name", word), 0, 0)
-        newest: list[str] = [id.decode() for id in named]
+        newest: list[str] = [id.decode(errors="replace") for id in named]
         try:
             found = self._jobs.find(word) if len(word) >= SHORTEST_PREFIX else None
         except NoSuchJob:

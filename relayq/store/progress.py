@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,8 +12,9 @@ import redis
 from relayq.model.jobs import JobState, Token
 from relayq.model.progress import Progress
 from relayq.store.keys import Keys
+from relayq.store.reading import Reader, instant
 from relayq.store.records import noted_in
-from relayq.store.scripts import Scripts, broker_errors
+from relayq.store.scripts import Scripts, executed
 
 _PAGE = 500
 _SEEN = ("state", "host", "queue", "claimed", "started", "paused", "progress", "progress_at")
@@ -35,11 +36,14 @@ class Sight:
 class ProgressNotes:
     """What jobs say of their progress; a record has it only while its attempt runs."""
 
-    def __init__(self, connection: redis.Redis, keys: Keys, scripts: Scripts) -> None:
+    def __init__(
+        self, connection: redis.Redis, keys: Keys, scripts: Scripts, reader: Reader
+    ) -> None:
         # redis-py types an answer as the union of what every protocol version may give.
         self._connection: Any = connection
         self._keys = keys
         self._scripts = scripts
+        self._reader = reader
 
     def note(self, token: Token, progress: Progress) -> str:
         """Note what an attempt says; returns "noted", or "stale" when it isn't the job's any more.
@@ -61,23 +65,23 @@ class ProgressNotes:
             pipe = self._connection.pipeline(transaction=False)
             for id in some:
                 pipe.hmget(self._keys("job", id), _SEEN)
-            with broker_errors():
-                rows = pipe.execute()
-            for id, row in zip(some, rows, strict=True):
-                if row[0] is not None:
-                    values = zip(_SEEN, row, strict=True)
-                    found[id] = _sight(id, {k: v.decode() for k, v in values if v is not None})
+            pairs = zip(some, executed(pipe), strict=True)
+            rows = [(id, row) for id, row in pairs if isinstance(row, Exception) or any(row)]
+            found |= {sight.id: sight for sight in self._reader.all("job", _sight, rows)}
         return found
 
 
-def _sight(id: str, fields: Mapping[str, str]) -> Sight:
+def _sight(id: str, row: Sequence[bytes | None] | Exception) -> Sight:
+    if isinstance(row, Exception):
+        raise ValueError("it isn't a record") from row
+    fields = {k: v.decode() for k, v in zip(_SEEN, row, strict=True) if v is not None}
     began = fields.get("started") or fields.get("claimed")
     return Sight(
         id=id,
         state=JobState(fields["state"]),
         host=fields.get("host"),
         queue=fields.get("queue", ""),
-        began_at=None if began is None else float(began),
+        began_at=None if began is None else instant(began),
         paused=fields.get("paused"),
         progress=noted_in(fields),
     )

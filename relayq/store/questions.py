@@ -80,4 +80,4 @@ class Questions:
         """Return the ids of jobs that ask while they run, the longest waiting first."""
         with broker_errors():
             ids = self._connection.zrange(self._keys("asking"), 0, limit - 1)
-        return [id.decode() for id in ids]
+        return [id.decode(errors="replace") for id in ids]

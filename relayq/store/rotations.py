@@ -32,15 +32,25 @@ class Rotations:
         self._scripts = scripts
 
     def rotate(
-        self, old: str, new: str, sealed: bytes, *, schedules: Sequence[Resigned], who: str
+        self,
+        old: str,
+        new: str,
+        sealed: bytes,
+        *,
+        schedules: Sequence[Resigned],
+        count: int,
+        who: str,
     ) -> str:
         """Have the fleet go on with another key, and with these schedules as it signed them.
 
-        Returns "rotated", "wrong_key" when the fleet's key is another one than `old`, or "changed"
-        when a schedule isn't what it was.
+        `count` is how many schedules there were, those included that keep their signature. Returns
+        "rotated", "wrong_key" when the fleet's key is another one than `old`, or "changed" when a
+        schedule isn't what it was.
         """
         rest = [part for one in schedules for part in one]
-        word = self._scripts.call("rotate", rest, key_id=old, new_id=new, sealed=sealed, who=who)
+        word = self._scripts.call(
+            "rotate", rest, key_id=old, new_id=new, sealed=sealed, count=count, who=who
+        )
         return str(word.decode())
 
     def successor(self, key_id: str) -> bytes | None:

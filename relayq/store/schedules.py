@@ -14,10 +14,11 @@ from relayq.errors import NoSuchSchedule, RelayqError
 from relayq.model.halts import Halt
 from relayq.model.jobs import JobRecord, JobState
 from relayq.model.schedules import GROUP, MOST_RECENT, Schedule, ScheduleRecord, Step
-from relayq.store.flows import FlowRecord, common_of, group_of
+from relayq.store.flows import STATES, FlowRecord, common_of, group_of
 from relayq.store.jobs import Jobs, Submission
 from relayq.store.keys import Keys
-from relayq.store.scripts import Scripts, broker_errors
+from relayq.store.reading import Reader, instant, texts
+from relayq.store.scripts import Scripts, broker_errors, executed
 
 if TYPE_CHECKING:
     import redis
@@ -38,12 +39,20 @@ class Standing:
 class Schedules:
     """The schedules."""
 
-    def __init__(self, connection: redis.Redis, keys: Keys, scripts: Scripts, jobs: Jobs) -> None:
+    def __init__(
+        self,
+        connection: redis.Redis,
+        keys: Keys,
+        scripts: Scripts,
+        jobs: Jobs,
+        reader: Reader,
+    ) -> None:
         # redis-py types an answer as the union of what every protocol version may give.
         self._connection: Any = connection
         self._keys = keys
         self._scripts = scripts
         self._jobs = jobs
+        self._reader = reader
 
     def now(self) -> float:
         """Return the broker's time."""
@@ -56,6 +65,7 @@ class Schedules:
         name: str,
         signed: bytes,
         *,
+        key_id: str,
         uid: str,
         next_at: float | None,
         due_at: float | None,
@@ -63,12 +73,14 @@ class Schedules:
         replace: bool = False,
         paused: bool = False,
     ) -> str:
-        """Store a schedule, with the `uid` that it alone has.
+        """Store a schedule, with the `uid` that it alone has; `key_id` names what signed it.
 
-        Returns "added", "replaced", or "exists" where another one isn't to be replaced.
+        Returns "added", "replaced", "exists" where another one isn't to be replaced, or "wrong_key"
+        when the fleet has another key.
         """
         answer = self._scripts.call(
             "keep_schedule",
+            key_id=key_id,
             name=name,
             uid=uid,
             signed=signed,
@@ -85,11 +97,10 @@ class Schedules:
         pipe = self._connection.pipeline(transaction=False)
         pipe.time()
         pipe.hgetall(self._keys("schedule", name))
-        with broker_errors():
-            (seconds, micros), raw = pipe.execute()
+        (seconds, micros), raw = executed(pipe)
         if not raw:
             raise NoSuchSchedule(f"no such schedule: {name}", hint="relayq schedule ls")
-        record = _record(name, raw)
+        record = self._reader.one("schedule", _record, (name, raw))
         now = seconds + micros / 1e6 + self._scripts.offset()
         return Standing(record, self._unended(record), now)
 
@@ -97,7 +108,7 @@ class Schedules:
         """Return the names of all schedules: what comes next first."""
         with broker_errors():
             found = self._connection.zrange(self._keys("schedules"), 0, -1)
-        return [name.decode() for name in found]
+        return [name.decode(errors="replace") for name in found]
 
     def list(self) -> Sequence[ScheduleRecord]:
         """Return all schedules: what comes next first, then what nothing comes of."""
@@ -105,9 +116,8 @@ class Schedules:
         pipe = self._connection.pipeline(transaction=False)
         for name in names:
             pipe.hgetall(self._keys("schedule", name))
-        with broker_errors():
-            found = pipe.execute() if names else []
-        return [_record(name, raw) for name, raw in zip(names, found, strict=True) if raw]
+        rows = zip(names, executed(pipe) if names else [], strict=True)
+        return self._reader.all("schedule", _record, [row for row in rows if row[1]])
 
     def _unended(self, record: ScheduleRecord) -> dict[str, Sequence[str]]:
         """Return the jobs that haven't ended of the runs that may go on."""
@@ -119,7 +129,7 @@ class Schedules:
             with broker_errors():
                 found = pipe.execute() if record.going else []
             pairs = zip(record.going, found, strict=True)
-            members = {id: [one.decode() for one in ids] for id, ids in pairs}
+            members = {id: [one.decode(errors="replace") for one in ids] for id, ids in pairs}
         states = self._states([id for ids in members.values() for id in ids])
         return {
             run: [id for id in ids if id in states and not states[id].is_final]
@@ -131,17 +141,15 @@ class Schedules:
         pipe = self._connection.pipeline(transaction=False)
         for id in ids:
             pipe.hget(self._keys("job", id), "state")
-        with broker_errors():
-            found = pipe.execute() if ids else []
-        pairs = zip(ids, found, strict=True)
-        return {id: JobState(state.decode()) for id, state in pairs if state is not None}
+        pairs = zip(ids, executed(pipe) if ids else [], strict=True)
+        return {id: STATES[state] for id, state in pairs if state in STATES}
 
     def runs(self, name: str, count: int) -> Sequence[JobRecord]:
         """Return the jobs of its newest runs, the newest first."""
         key = self._keys("group", GROUP + name)
         with broker_errors():
             ids = self._connection.zrange(key, 0, count - 1, desc=True)
-        return self._jobs.fetch_many(id.decode() for id in ids)
+        return self._jobs.fetch_many(id.decode(errors="replace") for id in ids)
 
     def recur(
         self,
@@ -229,31 +237,31 @@ def _number(value: float | None) -> str:
 
 
 def _record(name: str, raw: Mapping[bytes, bytes]) -> ScheduleRecord:
+    fields = texts({key: value for key, value in raw.items() if key != b"signed"})
     signed = raw.get(b"signed", b"")
-    texts = {key.decode(): value.decode(errors="replace") for key, value in raw.items()}
 
     def number(field: str) -> float | None:
-        return float(texts[field]) if field in texts else None
+        return instant(fields[field]) if field in fields else None
 
     return ScheduleRecord(
         name=name,
         signed=signed,
-        turn=f"{texts.get('uid', '')} {texts.get('turn', '')}",
+        turn=f"{fields.get('uid', '')} {fields.get('turn', '')}",
         schedule=_readable(signed),
         created_at=number("created") or 0.0,
         next_at=number("next"),
         due_at=number("due"),
         seen_at=number("seen"),
         paused_at=number("paused"),
-        paused_by=texts.get("paused_by"),
-        runs=int(texts.get("runs", 0)),
-        missed=int(texts.get("missed", 0)),
-        left_out=int(texts.get("left_out", 0)),
+        paused_by=fields.get("paused_by"),
+        runs=int(fields.get("runs", 0)),
+        missed=int(fields.get("missed", 0)),
+        left_out=int(fields.get("left_out", 0)),
         last_at=number("last"),
-        recent=tuple(texts.get("recent", "").split()),
-        going=tuple(texts.get("going", "").split()),
-        refused=texts.get("refused"),
-        trouble=texts.get("trouble"),
+        recent=tuple(fields.get("recent", "").split()),
+        going=tuple(fields.get("going", "").split()),
+        refused=fields.get("refused"),
+        trouble=fields.get("trouble"),
     )
 
 

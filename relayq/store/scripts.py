@@ -28,6 +28,7 @@ _ARGS = re.compile(r"^-- args: (.+)$", re.MULTILINE)
 _USES = re.compile(r"^-- uses: (.+)$", re.MULTILINE)
 #: Said to a command, and to a script: its caller needs the right to every command in it.
 _NOT_ALLOWED = re.compile("^NOPERM|user executing the script can't")
+_WRONG_TYPE = "WRONGTYPE"
 _THEN = re.compile(r"^-- then: (\w+)$", re.MULTILINE)
 
 
@@ -40,6 +41,16 @@ def broker_errors(what: str = "the broker") -> Iterator[None]:
         if (ours := _as_ours(error, what)) is None:
             raise
         raise ours from error
+
+
+def executed(pipe: Any) -> list[Any]:
+    """Send a pipeline; where a key isn't of the command's type, the answer is that error."""
+    with broker_errors():
+        answers = list(pipe.execute(raise_on_error=False))
+        for answer in answers:
+            if isinstance(answer, Exception) and _WRONG_TYPE not in str(answer):
+                raise answer
+    return answers
 
 
 def _as_ours(error: Exception, what: str) -> RelayqError | None:
@@ -70,6 +81,11 @@ def _as_ours(error: Exception, what: str) -> RelayqError | None:
             return BrokerUnavailable(
                 f"{what} has too few replicas, and takes nothing that only it would have",
                 hint="are their machines up, and Redis on them? relayq doctor",
+            )
+        if _WRONG_TYPE in str(error):
+            return RelayqError(
+                f"{what} has something else than relayq's under one of its keys: {error}",
+                hint="its workers remove that within a day: relayq worker logs",
             )
         out_of_memory = isinstance(error, _sorts("OutOfMemoryError"))
         if out_of_memory or "OOM command" in str(error) or "MISCONF" in str(error):

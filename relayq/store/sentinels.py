@@ -27,6 +27,8 @@ from relayq.errors import ConfigError
 
 DEFAULT_MASTER = "mymaster"
 DEFAULT_PORT = 26379
+#: How long Celery waits for a sentinel before it asks the next one.
+_PATIENCE = 4.0
 _FORM = "sentinel://host:26379;sentinel://host:26379/0?master=mymaster"
 _OPTIONS = ("master", "replicas", "sentinel_auth", "ssl_cert_reqs", "ssl_ca_certs")
 
@@ -56,8 +58,8 @@ class SentinelUrl:
     @classmethod
     def parse(cls, url: str) -> SentinelUrl:
         """Read a URL; what the addresses say differently or twice is a ConfigError."""
-        parts = [urlsplit(one) for one in url.split(";") if one]
         try:
+            parts = [urlsplit(one) for one in url.split(";") if one]
             addresses = tuple((part.hostname or "", part.port or DEFAULT_PORT) for part in parts)
             dbs = {int(path) for part in parts if (path := part.path.strip("/"))}
         except ValueError as error:
@@ -102,7 +104,10 @@ class SentinelUrl:
     @property
     def celery_settings(self) -> dict[str, Any]:
         """What Celery must be told besides; its transport options are below their name."""
-        asking = {**self._login, **({"ssl": True, **self._checks} if self.is_encrypted else {})}
+        # kombu gives its own times to Redis alone: one sentinel that hangs would hold it up.
+        asking = {**self._login, **_patient(_PATIENCE)}
+        if self.is_encrypted:
+            asking |= {"ssl": True, **self._checks}
         transport = {"master_name": self.master, "sentinel_kwargs": asking}
         more = {"broker_use_ssl": self._checks} if self.is_encrypted else {}
         return {"broker_transport_options": transport, **more}
@@ -126,12 +131,10 @@ class SentinelUrl:
         }
 
     def _primary(self, host: str, port: int, patience: float) -> str | None:
-        options: dict[str, Any] = {**self._login, "socket_timeout": patience}
+        options = {**self._login, **_patient(patience)}
         if self.is_encrypted:
             options |= {"ssl": True, **self._checks}
-        asked = redis.Redis(
-            host=host, port=port, protocol=2, retry=Retry(NoBackoff(), 0), **options
-        )
+        asked = redis.Redis(host=host, port=port, protocol=2, **options)
         try:
             masters: Any = asked.sentinel_masters()
         except redis.RedisError:
@@ -156,6 +159,15 @@ class SentinelUrl:
             self.master, db=self.db, username=self.username, password=self.password, **options
         )
         return client
+
+
+def _patient(seconds: float) -> dict[str, Any]:
+    """Return the options by which a sentinel is asked once, and not for long."""
+    return {
+        "socket_timeout": seconds,
+        "socket_connect_timeout": seconds,
+        "retry": Retry(NoBackoff(), 0),
+    }
 
 
 def _wrong(why: str) -> ConfigError:

@@ -47,9 +47,9 @@ class Places:
         return Place(
             now=seconds + micros / 1e6,
             ahead=ahead,
-            first=tuple(id.decode() for id in head[:ahead]),
+            first=tuple(id.decode(errors="replace") for id in head[:ahead]),
             deadline=score if has_deadline else None,
-            orphan=orphan.decode().partition(" ")[0] if orphan else None,
+            orphan=orphan.decode(errors="replace").partition(" ")[0] if orphan else None,
             accounts=tuple(self._accounts.fetch(accounts_of(record.queue))),
         )
 
@@ -63,7 +63,9 @@ class Places:
         """Return how many jobs wait in each of these queues, and in all queues of needs."""
         with broker_errors():
             registered = self._connection.zrange(self._keys("queues"), 0, -1)
-            names = list(dict.fromkeys([*queues, *(name.decode() for name in registered)]))
+            names = list(
+                dict.fromkeys([*queues, *(name.decode(errors="replace") for name in registered)])
+            )
             pipe = self._connection.pipeline(transaction=False)
             for name in names:
                 pipe.zcard(self._keys("queue", name))
@@ -77,6 +79,6 @@ class Places:
         with broker_errors():
             answers = pipe.execute()
         return {
-            host: tuple(sorted(id.decode() for id in ids))
+            host: tuple(sorted(id.decode(errors="replace") for id in ids))
             for host, ids in zip(hosts, answers, strict=True)
         }

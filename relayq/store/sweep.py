@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from relayq.store.keys import KEYS, Keys
-from relayq.store.scripts import Scripts, broker_errors
+from relayq.store.scripts import Scripts, broker_errors, executed
 
 if TYPE_CHECKING:
     import redis
@@ -59,11 +59,11 @@ class Sweep:
             for start in range(0, len(names), _BATCH):
                 answer = self._scripts.call(
                     "sweep",
-                    names[start : start + _BATCH],
+                    [_raw(one) for one in names[start : start + _BATCH]],
                     template=template,
                     lease=lease,
                     index=index,
-                    suffix=suffix,
+                    suffix=_raw(suffix),
                 )
                 words = [part.decode(errors="replace") for part in answer]
                 done += zip(words[::2], words[1::2], strict=True)
@@ -86,7 +86,7 @@ class Sweep:
         jobs: dict[str, None] = {}
         work: dict[tuple[str, str], list[str | bytes]] = {}
         for key in found:
-            name, suffix = self._keys.parts(key.decode())
+            name, suffix = self._keys.parts(_text(key))
             if name in _INDICES or name in _OF_AGENTS:
                 place.indices.append([name, suffix])
             if name in _OF_A_JOB or name == "answer":
@@ -101,17 +101,32 @@ class Sweep:
         asked = place.indices[:_INDICES_A_STEP]
         for i, (name, suffix) in enumerate(asked):
             scan = pipe.sscan if KEYS[name][1] == "set" else pipe.zscan
-            scan(self._keys(name, suffix), 0 if i else place.member, count=STEP)
-        with broker_errors():
-            answers = pipe.execute()
+            scan(_raw(self._keys(name, suffix)), 0 if i else place.member, count=STEP)
+        answers = executed(pipe)
         work: dict[tuple[str, str], Iterable[str | bytes]] = {}
-        for (name, suffix), (cursor, found) in zip(asked, answers, strict=True):
+        for (name, suffix), answer in zip(asked, answers, strict=True):
+            if isinstance(answer, Exception):
+                # No index at all: it would be in the way of all who want to write there.
+                with broker_errors():
+                    self._connection.delete(_raw(self._keys(name, suffix)))
+                place.indices.pop(0)
+                continue
+            cursor, found = answer
             work[name, suffix] = [row[0] if isinstance(row, tuple) else row for row in found]
             place.member = cursor
             if cursor:
                 break
             place.indices.pop(0)
         return work
+
+
+def _text(key: bytes) -> str:
+    """Return a key as text that `_raw` makes the same key again: it may hold any bytes."""
+    return key.decode(errors="surrogateescape")
+
+
+def _raw(text: str | bytes) -> bytes:
+    return text if isinstance(text, bytes) else text.encode(errors="surrogateescape")
 
 
 class _Place:
@@ -125,7 +140,11 @@ class _Place:
     @classmethod
     def read(cls, kept: bytes | None) -> _Place:
         """Return the place that was kept, else the start."""
-        return cls(*json.loads(kept)) if kept else cls()
+        try:
+            cursor, indices, member = json.loads(kept or b"[0, [], 0]")
+            return cls(int(cursor), [[str(name), str(of)] for name, of in indices], int(member))
+        except (TypeError, ValueError):
+            return cls()
 
     @property
     def is_start(self) -> bool:

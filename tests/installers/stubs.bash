@@ -11,14 +11,15 @@ machine() {
     mkdir -p "$STUBS" "$HOME"
     : >"$CALLS"
     local tool
-    for tool in sh cat sed awk grep tr mkdir rm rmdir ln ls dirname env head tail cp chmod df mktemp; do
+    for tool in sh cat sed awk grep tr mkdir rm rmdir ln ls dirname env head cp chmod df mktemp mv touch tail; do
         ln -s "$(command -v "$tool")" "$STUBS/$tool"
     done
     stub id 'case $* in -u) echo 1000 ;; *) echo fred ;; esac'
     stub uname 'case $1 in -m) echo "${MACHINE:-x86_64}" ;; *) echo "${SYSTEM_NAME:-Linux}" ;; esac'
     stub hostname 'echo pi4'
     stub systemctl '[ "$1" != is-active ]'
-    stub loginctl ''
+    # Only root may.
+    stub loginctl '[ "$1" != --no-ask-password ]'
     stub sudo 'exec "$@"'
     stub git ''
 }

@@ -45,6 +45,7 @@ class Recurrences:
         word = self.fleet.store.schedules.keep(
             name,
             sign(self.fleet.signer, schedule),
+            key_id=self.fleet.signer.key_id,
             uid=schedule.uid,
             next_at=next_at,
             due_at=due_at,

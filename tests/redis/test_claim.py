@@ -47,6 +47,17 @@ def test_a_claimed_job_runs_on_that_host_in_the_phase_claimed(fleet, store):
     assert host.register() == ("ok", [token])
 
 
+def test_a_worker_with_another_key_than_the_fleets_is_given_nothing(fleet, store):
+    host, id = fleet.host(), fleet.submit()
+
+    def ask(key_id: str) -> Claim | str:
+        return store.leases.claim(host.who, ["any"], uid="u", lease=LEASE, key_id=key_id)
+
+    assert ask("0123abcd") == "key"
+    assert fleet.record(id).state is JobState.QUEUED
+    assert isinstance(ask(fleet.signer.key_id), Claim)
+
+
 def test_a_job_is_claimed_once(fleet):
     first, second = fleet.host("pi4"), fleet.host("mini")
     id = fleet.submit()

@@ -10,9 +10,9 @@ from relayq.errors import (
     RelayqError,
     WaitTimeout,
 )
+from relayq.gathering import first_ended
 from relayq.model.jobs import JobState
 from relayq.model.output import STDOUT, frame
-from relayq.results import first_ended
 from relayq.session import Session
 from tests.redis.scenes import reach
 

@@ -3,12 +3,15 @@
 import socket
 import subprocess
 import tempfile
+import threading
 from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
 import redis
 
+from relayq import config
+from relayq.app import make_app
 from relayq.errors import BrokerUnavailable
 from relayq.model.jobs import JobState
 from relayq.store import connect
@@ -121,3 +124,21 @@ def test_an_unknown_master_is_a_broker_that_cannot_be_reached(sentinels):
     with pytest.raises(BrokerUnavailable, match="other"):
         store.jobs.count()
     store.close()
+
+
+def test_celery_goes_on_to_the_next_sentinel_when_one_hangs(sentinels, home):
+    with closing(socket.create_server(("127.0.0.1", 0))) as hung:
+        url = f"sentinel://:secret@127.0.0.1:{hung.getsockname()[1]};{sentinels.url}"
+        app = make_app(config.load({"RELAYQ_HOME": str(home)}), url)
+        connected = threading.Event()
+
+        def ask():
+            with app.connection_for_read() as connection:
+                connection.ensure_connection(max_retries=1)
+                connection.default_channel.client.ping()
+                connected.set()
+
+        asking = threading.Thread(target=ask, daemon=True)
+        asking.start()
+        until(connected.is_set, within=30, what="a connection to the primary")
+        asking.join()

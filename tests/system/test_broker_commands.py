@@ -249,6 +249,22 @@ def test_a_backup_brings_back_what_was_there(config, tmp_path):
     assert kept(config) == {b"before", b"later"}
 
 
+def test_a_restore_that_is_killed_while_it_copies_leaves_the_data_as_they_were(config, tmp_path):
+    keep(config, "before")
+    embedded.stop_broker(config)
+    with (tmp_path / "copy").open("wb") as file:
+        file.write(b"REDIS0011")
+        file.truncate(4 << 30)
+
+    process = begin("broker", "restore", str(tmp_path / "copy"))
+    copies = (config.home / "broker").glob
+    until(lambda: any(one.stat().st_size > 1 << 20 for one in copies("*aof*")), what="a copy")
+    process.kill()
+    process.communicate(timeout=10)
+
+    assert kept(config) == {b"before"}
+
+
 def test_a_broker_that_runs_is_not_restored(home, tmp_path):
     config = configuration.load()
     keep(config, "before")

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
+import sys
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +16,8 @@ from tests.system.commands import Terminal, begin, relayq, shown, submit, until_
 from tests.waiting import until
 
 pytestmark = pytest.mark.system
+
+FULL = Path("/dev/full")
 
 
 @pytest.fixture
@@ -59,6 +64,40 @@ def test_a_file_of_variables(cli, tmp_path, monkeypatch):
     )
     missing = relayq("submit", "--env-file", str(tmp_path / "none"), "true")
     assert (missing.returncode, missing.stdout) == (125, "")
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["run", "--name", "full", "echo one; sleep 0.3"],
+            "; the job goes on\n  hint: relayq logs -f ",
+        ),
+        (["result", "full"], "what a job wrote is kept: relayq logs JOB"),
+        (["ps", "--json"], "No space left on device\n  hint: df -h"),
+        (["version"], "No space left on device\n  hint: df -h"),
+    ],
+)
+def test_output_that_cannot_be_written_here_is_told_and_costs_no_job(cli, words, said):
+    if words[0] == "result":
+        relayq("wait", submit("--name", "full", "echo one"))
+    with FULL.open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "relayq", *words],
+            stdin=subprocess.DEVNULL,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+        )
+
+    assert done.returncode == 125
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    if words[0] == "run":
+        assert relayq("wait", "full").returncode == 0
+        assert relayq("logs", "full").stdout == "one\n"
 
 
 def test_a_job_that_is_due_later(cli):

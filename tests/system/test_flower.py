@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-import http.client
-import importlib.util
 import json
-import signal
 import stat
 import subprocess
 import sys
@@ -14,74 +10,18 @@ import sys
 import psutil
 import pytest
 
-from tests.conftest import missing
-from tests.system.conftest import ROOT
+from tests.system.flowering import Flowering
 from tests.system.serving import free_port
 from tests.waiting import until
 
 pytestmark = pytest.mark.system
 
 
-class Flowering:
-    """A process of `relayq flower`."""
-
-    def __init__(self, fleet) -> None:
-        self.home = fleet.home
-        self.port = free_port()
-        self.environ = {**fleet.environ, "RELAYQ_HOME": str(fleet.home)}
-        self.start()
-
-    def start(self) -> None:
-        log = self.home / "test-flower.log"
-        with log.open("ab") as file:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "relayq", "flower", "--port", str(self.port)],
-                env={**self.environ, "PYTHONPATH": str(ROOT)},
-                cwd="/",
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=file,
-            )
-        until(self.is_up, within=30, what=log.read_text)
-
-    def end(self) -> None:
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-            self.process.wait(15)
-
-    def is_up(self) -> bool:
-        try:
-            return self.ask("/healthcheck")[0] == 200
-        except OSError:
-            return False
-
-    def ask(
-        self, path: str, method: str = "GET", *, login: str | None = None, **headers: str
-    ) -> tuple[int, bytes]:
-        password = self.home / "flower" / "password"
-        if login is None and password.exists():
-            login = f"relayq:{password.read_text().strip()}"
-        if login:
-            headers["Authorization"] = f"Basic {base64.b64encode(login.encode()).decode()}"
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=15)
-        try:
-            connection.request(method, path, headers=headers)
-            answer = connection.getresponse()
-            return answer.status, answer.read()
-        finally:
-            connection.close()
-
-    def tasks(self) -> dict[str, dict[str, object]]:
-        return json.loads(self.ask("/api/tasks")[1])
-
-
 @pytest.fixture(scope="module")
 def flower(shared_fleet):
-    if importlib.util.find_spec("flower") is None:
-        missing("needs Flower (pip: the extra flower)")
-    one = Flowering(shared_fleet)
+    one = Flowering(shared_fleet.home, shared_fleet.environ)
     yield one
-    one.end()
+    one.close()
 
 
 def test_jobs_show_with_their_kind_and_state(shared_fleet, flower):
@@ -152,12 +92,29 @@ def test_it_only_reads(shared_fleet, flower):
     assert user.role == "flower"
 
 
+def test_a_second_one_is_refused_and_the_first_goes_on(shared_fleet, flower):
+    done = subprocess.run(
+        [sys.executable, "-m", "relayq", "flower", "--port", str(free_port())],
+        env=flower.environ,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    assert (done.returncode, done.stdout) == (125, "")
+    assert "Flower runs here already" in done.stderr
+    ran = shared_fleet.job.run("echo seen by the first")
+    ran.wait()
+    until(lambda: flower.tasks().get(ran.id, {}).get("state") == "SUCCESS", what="the job to show")
+
+
 def test_it_remembers_over_its_restart(shared_fleet, flower):
     ran = shared_fleet.job.run("echo kept")
     ran.wait()
     until(lambda: flower.tasks().get(ran.id, {}).get("state") == "SUCCESS", what="the job to show")
 
-    flower.end()
+    flower.close()
     shared_fleet.relay.session().store.jobs.forget([ran.id])
     flower.start()
 

@@ -15,8 +15,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from relayq import config, embedded
-from relayq.ledger import host_ledger
+from relayq import clock, config, embedded
+from relayq.host import authorizing
+from relayq.host.admission import FILE, Admission, EndedBefore
+from relayq.identity import FILE as OWN
+from relayq.identity import make_identity
+from relayq.ledger import Ledger, host_ledger
+from relayq.model.submitters import Submitter
+from relayq.rotation import signer_of
 from tests.system import opened
 from tests.system.commands import environ, relayq, shown, submit, until_exists
 from tests.system.conftest import Fleet, start_fleet
@@ -248,6 +254,10 @@ found.append(may())
 with privileges.as_owner():
     below = subprocess.run(["/usr/bin/env", "id", "-u"], capture_output=True, text=True).stdout
 found.append(below.strip())
+with privileges.as_owner():
+    with privileges.as_owner():
+        pass
+    found.append(may())
 print(found)
 """
 
@@ -267,7 +277,39 @@ def test_roots_files_open_in_one_thread_alone_and_to_no_child(public):
         check=False,
     )
 
-    assert done.stdout.strip() == str([False, True, False, True, False, str(USER.pw_uid)]), done
+    seen = [False, True, False, True, False, str(USER.pw_uid), True]
+    assert done.stdout.strip() == str(seen), done
+
+
+_TIDY = """
+import pathlib, sys
+from relayq import privileges
+from relayq.ledger import Ledger
+trail = Ledger(pathlib.Path(sys.argv[1]))
+privileges.become(int(sys.argv[2]), int(sys.argv[3]), "games")
+print(trail.prune(older_than=86400.0), trail.append("started"), trail.verify().is_whole)
+"""
+
+
+def test_the_lowered_worker_prunes_the_trail_that_only_root_can_read(public, monkeypatch):
+    trail = Ledger(public / "audit")
+    for month in range(4):
+        monkeypatch.setattr(clock, "now", lambda at=(month + 1) * 32 * 86_400.0: at)
+        assert trail.append("started")
+    trail.close()
+    for path in trail.files():
+        os.utime(path, (0, 0))
+    ids = map(str, (USER.pw_uid, USER.pw_gid))
+
+    done = subprocess.run(
+        [sys.executable, "-c", _TIDY, str(trail.folder), *ids],
+        env=environ(),
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+
+    assert done.stdout.split() == ["2", "True", "True"], done.stderr
 
 
 def refused(home: Path, **own: str) -> str:
@@ -288,6 +330,8 @@ def test_a_home_that_the_user_can_not_reach_is_refused(tmp_path_factory):
     closed.chmod(0o700)
 
     said = refused(closed / "home", RELAYQ_WORKER__RUN_AS="games")
+    # Which was started first, and is root's in any case.
+    embedded.stop_broker(config.load({"RELAYQ_HOME": str(closed / "home")}))
 
     assert "games can't get to" in said
     assert "closed to others" in said
@@ -331,3 +375,77 @@ def test_a_worktree_is_made_and_committed_as_that_user(fleet, theirs):
         ["git", "branch", "--list", "relayq/*"], cwd=theirs, env=env, capture_output=True, text=True
     )
     assert branches.stdout.strip()
+
+
+@pytest.fixture
+def authorize(fleet):
+    """Write whose jobs this host runs; afterwards the fleet's key is enough again."""
+
+    def write(identity, **limits):
+        authorizing.add(fleet.home, Submitter(identity.public, identity.name, **limits))
+
+    yield write
+    (fleet.home / FILE).unlink(missing_ok=True)
+    (fleet.home / OWN).unlink(missing_ok=True)
+
+
+def refusal(*words: str) -> str:
+    done = relayq("run", *words)
+    assert done.returncode != 0, done.stdout
+    assert "refused" in done.stderr
+    return done.stderr
+
+
+def test_whose_jobs_run_as_that_user_is_roots_to_say(fleet, authorize, theirs):
+    anna = make_identity(fleet.home, "anna@laptop")
+    authorize(anna, user="games", cwd=(str(theirs), "~"))
+    (theirs / "out").symlink_to("/usr/lib")
+
+    assert said("--cwd", str(theirs), "id -un; pwd") == f"games\n{theirs}\n"
+    assert said("--cwd", "~", "pwd") == f"{Path(USER.pw_dir).resolve()}\n"
+    assert "may start in" in refusal("--cwd", str(theirs / "out"), "pwd")
+    for line in (
+        f"cat {fleet.home / FILE} {fleet.home / OWN}",
+        f"echo >> {fleet.home / FILE}",
+        f"rm -f {fleet.home / FILE}",
+    ):
+        assert "Permission denied" in relayq("run", "--cwd", str(theirs), line).stderr
+    authorize(anna, user="root")
+    assert "run as root, and those here as games" in refusal("--cwd", str(theirs), "id")
+    (fleet.home / FILE).chmod(0o660)
+    assert "others can write" in refusal("id")
+    (fleet.home / FILE).chmod(0o600)
+    (fleet.home / OWN).unlink()
+    assert "only the fleet's key" in refusal("id")
+
+
+def test_what_a_job_submits_is_signed_with_a_key_that_it_can_not_read(fleet, authorize):
+    anna = make_identity(fleet.home, "anna@laptop")
+    authorize(anna)
+    # The client and the worker have one home here: the key is changed once the job is submitted.
+    inside = f"sleep 1; {sys.executable} -m relayq run -q 'id -un'"
+    root = submit("--env", f"PYTHONPATH={opened.ROOT}", inside)
+    authorize(make_identity(fleet.home, "worker@here", replaces=True), children=True)
+
+    assert relayq("wait", root).returncode == 0, shown(root)
+
+    assert relayq("logs", root).stdout == "games\n"
+
+
+def test_a_job_that_ended_does_not_run_again_without_a_word(fleet, authorize, theirs):
+    authorize(make_identity(fleet.home, "anna@laptop"))
+    id = submit("--cwd", str(theirs), f"echo run >> {theirs / 'runs'}")
+    assert relayq("wait", id).returncode == 0
+    signed = fleet.relay.session().store.jobs.signed_spec(id)
+    admission = Admission(
+        fleet.config, "here", fleet.relay.session().store, signer_of(fleet.config), may_run=bool
+    )
+    spec = fleet.relay.session().signer.check_spec(signed, id=id)
+
+    with pytest.raises(EndedBefore):
+        admission.admit(spec, signed)
+    admission.seen.close()
+    assert relayq("retry", id).returncode == 0
+    assert relayq("wait", id).returncode == 0
+
+    assert (theirs / "runs").read_text() == "run\nrun\n"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -138,6 +140,23 @@ def test_a_file_that_says_nobody_or_nothing_lets_nobody_in(host, tmp_path, text)
 
     with pytest.raises(Unauthorised):
         admit(host, spec(), ANNA)
+
+
+def test_a_file_on_a_disk_that_is_not_there_lets_nobody_in(host, tmp_path):
+    (tmp_path / FILE).symlink_to(tmp_path / "not-mounted" / FILE)
+    with pytest.raises(Unauthorised, match="can't read its"):
+        admit(host, spec(), ANNA)
+
+    (tmp_path / FILE).unlink()
+    (tmp_path / FILE).symlink_to(FILE)
+    with pytest.raises(Unauthorised, match="can't read its"):
+        admit(host, spec(), ANNA)
+
+
+def test_a_job_of_a_schedule_that_is_gone_is_for_other_hosts_to_run(host, authorize):
+    authorize(ANNA)
+    with pytest.raises(Unauthorised, match="isn't authorised"):
+        admit(host, spec(meta={"schedule": "gone", "instant": "2026-11-22T00:00:00+00:00"}))
 
 
 def test_without_cryptography_the_stricter_mode_is_refused_with_what_helps(
@@ -413,6 +432,17 @@ def test_what_cannot_be_noted_stops_nothing(host, tmp_path, ended):
 
     with pytest.raises(BadSignature, match="before"):
         admit(host, ended)
+
+
+def test_a_full_disk_keeps_no_job_from_starting_or_ending(host, tmp_path, monkeypatch):
+    def no_room(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "open", no_room)
+
+    job = spec()
+    admit(host, job)
+    host.seen.end(job.id, NOW + LASTS + 2 * DAY)
 
 
 # Not too late

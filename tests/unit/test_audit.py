@@ -164,6 +164,19 @@ def test_a_line_that_a_crash_cut_off_is_told_and_the_chain_goes_on(trail, left):
     assert jobs(trail) == ["job-0", "job-1", "job-2", "job-0", "job-1"]
 
 
+@pytest.mark.parametrize("fact", ["Infinity", "NaN", "null", "[" * 20_000])
+def test_what_only_looks_like_an_entry_keeps_nobody_from_writing(trail, fact):
+    filled(trail, 1)
+    with only_file(trail).open("a") as file:
+        file.write(f'{{"n":{fact},"at":1,"what":"x","hash":"{"0" * 64}"}}\n')
+
+    filled(trail, 1)
+    found = found_anew(trail)
+
+    assert found.is_whole
+    assert [cut.torn > 0 for cut in found.cuts] == [True]
+
+
 def test_entries_that_a_power_cut_took_are_told_by_their_number(trail):
     filled(trail, 6)
     trail.close()
@@ -279,6 +292,34 @@ def test_what_a_full_disk_had_no_room_for_is_counted(trail, monkeypatch, is_kill
     assert [(cut.after, cut.lost, cut.torn) for cut in found.cuts] == [(4, 2, 0)]
     assert "missing" not in jobs(trail)
     assert len(jobs(trail)) == 4
+    trail.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc which file is written")
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_a_month_that_began_on_a_full_disk_stands_alone_once_those_before_it_are_gone(
+    trail, monkeypatch, is_killed
+):
+    now = NOVEMBER
+    monkeypatch.setattr(clock, "now", lambda: now)
+    filled(trail, 2)
+    now += 20
+    with monkeypatch.context() as patch:
+        FullDisk(patch, room=0)
+        assert not trail.append("started", job="missing")
+    if is_killed:
+        trail.close()
+        trail = Ledger(trail.folder)
+    filled(trail, 2)
+    now += 31 * 86_400
+    filled(trail, 2)
+    os.utime(trail.files()[0], (now, now - 100 * 86_400))
+
+    assert trail.prune(older_than=50 * 86_400) == 1
+
+    found = found_anew(trail)
+    assert found.is_whole, found.broken
+    assert [cut.lost for cut in found.cuts] == [1]
     trail.close()
 
 

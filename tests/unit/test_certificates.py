@@ -2,6 +2,7 @@
 
 import datetime
 import shutil
+import ssl
 import subprocess
 
 import pytest
@@ -43,6 +44,17 @@ def test_a_certificate_that_will_do_stays(made, tmp_path, names):
     Authority(tmp_path).issue(tmp_path, names)
 
     assert contents(made) == before
+
+
+def test_a_certificate_without_its_own_key_is_made_anew(made, tmp_path):
+    # Cut off between the two files, a start has written one of them.
+    other = tmp_path / "other"
+    other.mkdir()
+    made.key.write_bytes(Authority(other).issue(other, NAMES).key.read_bytes())
+
+    Authority(tmp_path).issue(tmp_path, NAMES)
+
+    ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(made.certificate, made.key)
 
 
 def test_another_name_makes_another_certificate_of_the_same_authority(made, tmp_path):
@@ -96,3 +108,10 @@ def test_the_key_of_another_authority_signs_nothing(made, tmp_path):
 
     with pytest.raises(RelayqError, match="the key of another one"):
         Authority(tmp_path).issue(tmp_path, ["other"])
+
+
+def test_a_name_that_no_certificate_can_have_is_refused(tmp_path):
+    with pytest.raises(RelayqError, match="can't stand in a certificate") as refused:
+        Authority(tmp_path).issue(tmp_path, [*NAMES, "münchen"])
+
+    assert "--tls-name" in refused.value.hint

@@ -12,6 +12,7 @@ from relayq.cli import root
 from relayq.cli.broker import broker
 from relayq.embedded.broker import BrokerFacts
 from relayq.embedded.managed import SYSTEMD, Installed
+from relayq.errors import RelayqError
 from relayq.host import firstbroker, services
 from relayq.model.units import Role
 
@@ -84,6 +85,21 @@ def test_with_sudo_a_service_of_the_machine_runs_as_who_typed_it(asked, monkeypa
     }
     said = json.loads(capsys.readouterr().out)
     assert said["service"]["name"] == "relayq-worker.service"
+
+
+def test_a_worker_without_broker_and_redis_is_refused_before_it_is_a_service(
+    asked, monkeypatch, capsys
+):
+    def refuse(environ):
+        raise RelayqError("no Redis server on this machine", hint="sudo apt install redis-server")
+
+    monkeypatch.setattr(embedded, "running_broker", lambda config: None)
+    monkeypatch.setattr(embedded, "find_redis_server", refuse)
+
+    assert typed("worker", "install") == 125
+
+    assert "apt install redis-server" in capsys.readouterr().err
+    assert Role.WORKER not in asked
 
 
 def test_an_unknown_user_is_told(asked, capsys):

@@ -7,7 +7,7 @@ from dataclasses import replace
 import click
 import pytest
 
-from relayq.cli import failures, reviews, show
+from relayq.cli import details, failures, reviews, show
 from relayq.model.jobs import JobRecord, JobState, Spec
 from relayq.reviews import Failure, Review
 
@@ -59,7 +59,7 @@ def test_a_scheduled_job_says_when_it_comes_and_why(changes, said):
 
 
 def test_details_have_the_policy_and_how_the_last_attempt_ended():
-    lines = show.job_details(SCHEDULED, None, 1000.0)
+    lines = details.job_details(SCHEDULED, None, 1000.0)
 
     assert "  Next try  retry 2/3 in 12s (exit 75)" in lines
     assert "  Last try  exit 75" in lines

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 import pytest
 
-from relayq.cli import COMMANDS, logs, options, show, tables, texts
+from relayq.cli import COMMANDS, details, logs, options, show, tables, texts
 from relayq.model.jobs import JobRecord, JobState, Outcome, Spec
 from relayq.model.output import STDERR, STDOUT, Frame
 
@@ -173,7 +173,8 @@ def test_an_end_without_success_is_one_line():
 
 def test_details_keep_the_lines_of_a_command_and_hide_the_values_of_its_variables():
     payload = {"cmd": "one\n\x1b[2Jtwo", "env": {"TOKEN": "secret"}}
-    lines = show.job_details(replace(FAILED, spec=replace(SPEC, payload=payload)), OUTCOME, 1060.0)
+    failed = replace(FAILED, spec=replace(SPEC, payload=payload))
+    lines = details.job_details(failed, OUTCOME, 1060.0)
 
     assert "  Command   one" in lines
     assert "            ?two" in lines
@@ -300,7 +301,7 @@ AGENTS = replace(
 
 
 def test_an_agents_job_shows_its_prompt_its_agent_and_what_it_may_do():
-    lines = show.plan(AGENTS.spec)
+    lines = details.plan(AGENTS.spec)
 
     assert show.kind_of(AGENTS) == "agent/claude"
     assert any(line.split() == ["Prompt", "fix", "it"] for line in lines)
@@ -322,7 +323,7 @@ def test_a_question_is_shown_with_its_numbered_choices():
         finished_at=1003.0,
     )
 
-    text = "\n".join(show.job_details(asking, None, 2000.0))
+    text = "\n".join(details.job_details(asking, None, 2000.0))
 
     assert "Question  allow it?" in text
     assert "2 no" in text

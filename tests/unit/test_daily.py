@@ -54,3 +54,16 @@ def test_after_midnight_the_newest_log_is_of_another_name_if_the_host_has_one(tm
 
     assert newest_log(tmp_path) == tmp_path / "ant_20261121.log"
     assert newest_log(tmp_path / "none") is None
+
+
+def test_a_disk_that_takes_no_file_breaks_nobody_who_has_something_to_say(tmp_path, days, capsys):
+    log = DailyLog(tmp_path / "logs", "pi4")
+    (tmp_path / "logs").rmdir()
+
+    say(log, "lost")
+    (tmp_path / "logs").mkdir()
+    say(log, "kept")
+    log.close()
+
+    assert (tmp_path / "logs" / "pi4_20261121.log").read_text() == "kept\n"
+    assert "FileNotFoundError" in capsys.readouterr().err

@@ -5,16 +5,19 @@ The broker here is one that relayq doesn't manage, so that nothing has to run.
 
 from __future__ import annotations
 
+import base64
 import json
 import threading
 from dataclasses import replace
+from urllib.parse import quote
 
 import pytest
 
-from relayq import clock, config
+from relayq import clock, config, joining
+from relayq.embedded import users
 from relayq.embedded.admission import Gate, joined, make_ticket, void_tickets
 from relayq.embedded.tickets import ANSWER_KEPT
-from relayq.errors import BadSignature, ConfigError, JoinRefused, RelayqError
+from relayq.errors import BadSignature, ConfigError, Conflict, JoinRefused, RelayqError
 from relayq.model.joining import (
     PURPOSE,
     Admission,
@@ -26,6 +29,7 @@ from relayq.model.joining import (
     read_wish,
 )
 from relayq.sealing import Agreement, unseal
+from relayq.signing import load_key
 
 URLS = ("http://100.64.0.1:8000",)
 PASSWORD = "the-one-password-of-redis"
@@ -251,6 +255,42 @@ def test_a_token_is_good_still_when_nothing_could_be_given_for_it(tmp_path):
             Machine(token).joins(Gate(own))
 
 
+def test_a_token_is_good_still_when_it_could_not_be_noted_who_joined_by_it(own, gate):
+    token = made(own, host="pi4")
+    notes = own.home / "broker" / "joined.json"
+    notes.write_text("{")
+    with pytest.raises(RelayqError, match="can't be understood"):
+        Machine(token).joins(gate)
+
+    notes.unlink()
+
+    assert Machine(token).joins(gate)
+    assert [one.name for one in joined(own)] == ["pi4"]
+
+
+def test_a_machine_that_was_given_nothing_has_no_name_here(tmp_path):
+    own = config.load({"RELAYQ_HOME": str(tmp_path), "RELAYQ_WORKER__NAME": "vm"})
+    with pytest.raises(RelayqError, match="the broker doesn't run"):
+        Machine(made(own)).joins(Gate(own))
+
+    assert joined(own) == []
+
+
+@pytest.mark.parametrize("name", ["worker-pi4", "client-pi4", "old-raspberry"])
+def test_the_name_of_a_machine_whose_user_was_made_by_hand_is_taken(own, gate, name):
+    role = "client" if name.startswith("client") else "worker"
+    users.add_user(own, name, role=role, host=None if "pi4" in name else "pi4")
+    token = made(own)
+
+    assert refusal(Machine(token), gate) == "name_taken"
+    assert Machine(made(own, host="pi4")).joins(gate)
+
+
+def test_no_token_gives_the_name_of_the_broker_s_machine(own):
+    with pytest.raises(Conflict, match="vm is this machine"):
+        made(own, host="vm")
+
+
 def test_tickets_are_their_owner_s_alone_and_never_hold_the_secret(own, gate):
     token = made(own)
     folder = own.home / "broker" / "tickets"
@@ -264,6 +304,70 @@ def test_tickets_are_their_owner_s_alone_and_never_hold_the_secret(own, gate):
     assert token.secret.hex() not in unused
     # Who reads the disk later can't open a recorded answer either.
     assert used["answer_key"] == ""
+
+
+# What a machine keeps
+
+
+@pytest.fixture
+def other(tmp_path, monkeypatch):
+    monkeypatch.setenv("RELAYQ_HOME", str(tmp_path / "other"))
+    return config.load()
+
+
+def test_a_machine_that_can_keep_nothing_says_so_before_it_asks():
+    with pytest.raises(ConfigError, match="can't write /proc/relayq"):
+        joining.check_changeable(config.load({"RELAYQ_HOME": "/proc/relayq"}))
+
+
+def test_a_look_whether_it_can_leaves_nothing_behind(other):
+    joining.check_changeable(other)
+
+    assert list(other.home.iterdir()) == []
+
+
+def test_the_authority_of_a_broker_by_its_url_comes_with_the_answer(tmp_path, other):
+    there = tmp_path / "of the vm.crt"
+    there.write_text("BEGIN CERTIFICATE")
+    asked = "sentinel://a:1;sentinel://b:2/0?master=fleet&ssl_cert_reqs=required"
+    own = config.load(
+        {
+            "RELAYQ_HOME": str(tmp_path / "home"),
+            "RELAYQ_BROKER__URL": f"{asked}&ssl_ca_certs={quote(str(there))}",
+            "RELAYQ_BROKER__PASSWORD": PASSWORD,
+        }
+    )
+    machine = Machine(made(own))
+
+    given = machine.opens(machine.joins(Gate(own)))
+    joining.keep(other, joining.Answer(given, "100.64.0.1"), slots=None)
+
+    kept = other.home / joining.CERTIFICATE
+    assert kept.read_text() == "BEGIN CERTIFICATE"
+    told = config.load()
+    assert told.broker.url == f"{asked}&ssl_ca_certs={quote(str(kept))}"
+    assert joining.membership(told).host == "pi4"
+
+
+def test_a_key_of_another_fleet_is_there_until_the_new_one_is(own, gate, other):
+    machine = Machine(made(own))
+    before = load_key(other.fleet_key_path)
+    given = machine.opens(machine.joins(gate))
+    # Nothing can be written in its place.
+    (other.home / joining.PASSWORD).mkdir()
+
+    with pytest.raises(ConfigError, match="can't write"):
+        joining.keep(other, joining.Answer(given, "100.64.0.1"), slots=None)
+    assert load_key(other.fleet_key_path) == before
+
+    (other.home / joining.PASSWORD).rmdir()
+    aside = joining.keep(other, joining.Answer(given, "100.64.0.1"), slots=None)
+    assert load_key(aside) == before
+    assert aside.stat().st_mode & 0o777 == 0o600
+    assert other.fleet_key_path.read_text() == given.key
+
+
+# Tokens and wishes
 
 
 def test_a_token_is_one_line_that_terminals_may_break():
@@ -282,6 +386,13 @@ def test_a_token_is_one_line_that_terminals_may_break():
 def test_a_token_that_was_cut_says_so(change):
     with pytest.raises(ConfigError, match="cut or changed"):
         read_token(change(new_token(URLS).text))
+
+
+def test_a_token_that_nests_without_end_is_none():
+    deep = base64.urlsafe_b64encode(b"[" * 30_000).decode()
+
+    with pytest.raises(ConfigError, match="cut or changed"):
+        read_token(f"rq1.{deep}")
 
 
 @pytest.mark.parametrize("text", ["", "hello", "rq2.abc", "K10abc::server:def"])

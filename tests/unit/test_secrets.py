@@ -50,6 +50,7 @@ def test_a_secret_is_replaced_and_removed_and_the_rest_of_the_file_stays(path):
         ("short", "too few to be masked"),
         ("two\nlines", "several lines"),
         ("two\u2028lines", "several lines"),
+        ("a line and its end\n", "several lines"),
         ("nul\0nul", "several lines"),
         ("x" * 20_000, "longer than"),
     ],

@@ -59,6 +59,7 @@ def test_a_sentinel_url_names_addresses_master_and_database(url, meaning):
         ("sentinel://h1;h2:26379", "each address"),
         ("sentinel://h1;redis://h2", "each address"),
         ("sentinel://h1:port", "Port"),
+        ("sentinel://[h1", "Invalid IPv6"),
         ("sentinel://h1/zero", "invalid literal"),
         ("sentinel://h1/0;sentinel://h2/1", "contradict"),
         ("sentinel://:a@h1;sentinel://:b@h2", "contradict"),
@@ -90,7 +91,9 @@ def test_celery_asks_sentinels_and_redis_with_a_user_over_tls_as_the_url_says(ho
     checks = {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_ca_certs": "/ca.crt"}
     assert made["broker_use_ssl"] == checks
     asked = made["broker_transport_options"]["sentinel_kwargs"]
-    assert asked == {"username": "a", "password": "pw", "ssl": True, **checks}
+    patience = {"socket_timeout": 4.0, "socket_connect_timeout": 4.0}
+    assert asked.pop("retry").get_retries() == 0
+    assert asked == {"username": "a", "password": "pw", "ssl": True, **checks, **patience}
 
 
 def test_other_brokers_have_no_master(home):

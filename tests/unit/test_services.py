@@ -271,6 +271,49 @@ def test_the_service_of_another_home_is_not_replaced(machine, become):
         services.install(other, Role.WORKER)
 
 
+def test_the_service_of_a_home_whose_name_begins_the_same_is_not_replaced(machine, become):
+    become(0)
+    longer = configuration.load({"RELAYQ_HOME": f"{machine.config.home}-two"})
+    services.install(longer, Role.WORKER)
+
+    with pytest.raises(RelayqError, match="is the service of another home"):
+        services.install(machine.config, Role.WORKER)
+
+
+def test_a_service_of_another_person_is_refused_unless_root_asks(machine, become, monkeypatch):
+    ann = pwd.struct_passwd(("ann", "x", 1001, 1001, "", str(machine.folder / "ann"), "/bin/sh"))
+    monkeypatch.setattr(pwd, "getpwnam", lambda name: ann)
+
+    with pytest.raises(RelayqError, match="only root can install a service of ann") as refused:
+        services.install(machine.config, Role.WORKER, user="ann")
+
+    assert "--system --user ann" in refused.value.hint
+    assert not machine.calls()
+
+
+def test_root_leaves_the_service_of_a_person_whose_manager_it_does_not_reach(machine, become):
+    service = services.install(machine.config, Role.WORKER)
+    machine.calls()
+    become(0, SUDO_USER="fred")
+
+    with pytest.raises(RelayqError, match="is a service of fred") as refused:
+        services.uninstall(machine.config, Role.WORKER)
+
+    assert "as fred, without sudo" in refused.value.hint
+    assert not machine.calls()
+    assert Path(service.path).exists()
+
+
+def test_lingering_that_was_switched_on_for_nothing_is_switched_off(machine):
+    def fail() -> None:
+        raise RelayqError("the port is taken")
+
+    with pytest.raises(RelayqError, match="the port is taken"):
+        services.install(machine.config, Role.BROKER, prepare=fail)
+
+    assert machine.calls() == ["loginctl enable-linger fred", "loginctl disable-linger fred"]
+
+
 def test_without_systemd_it_says_what_else_can_be_done(machine):
     (machine.folder / "runs-systemd").rmdir()
 
@@ -350,6 +393,19 @@ def test_a_session_of_su_finds_the_user_s_manager(monkeypatch, tmp_path):
     assert managed.environment()["XDG_RUNTIME_DIR"] == str(tmp_path)
 
 
+def test_a_session_of_su_does_not_take_the_manager_of_who_typed_it(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "root"))
+    monkeypatch.setenv("DBUS_SESSION_BUS_ADDRESS", f"unix:path={tmp_path}/root/bus")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    monkeypatch.setattr(os, "getuid", lambda: tmp_path.name)
+    monkeypatch.setattr(managed, "_RUNTIME", tmp_path.parent)
+
+    environment = managed.environment()
+
+    assert environment["XDG_RUNTIME_DIR"] == str(tmp_path)
+    assert "DBUS_SESSION_BUS_ADDRESS" not in environment
+
+
 def test_the_state_of_a_unit_is_read():
     said = (
         "MainPID=501\nNRestarts=2\nStatusText=2 jobs, 4 slots\nActiveState=active\n"
@@ -372,6 +428,7 @@ def test_the_state_of_a_unit_is_read():
         (State("active", is_enabled=True), False, "problem", "ends with the last login of fred"),
         (State("active"), True, "warning", "isn't started at boot"),
         (State("inactive", is_enabled=True), True, "warning", "stopped until the next boot"),
+        (State("activating", is_enabled=True), True, "warning", "is being started"),
         (State("failed", is_enabled=True), True, "problem", "has failed"),
         (State("unknown"), True, "problem", "isn't loaded"),
         (State("active", uptime=5.0, restarts=4, is_enabled=True), True, "problem", "4 times"),

@@ -1,16 +1,21 @@
 """Signing: nobody without the fleet's key makes a worker run anything, or a client believe it."""
 
+import errno
 import json
+import os
 import stat
 import threading
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
-from relayq import clock
+from relayq import clock, rotation
+from relayq.config import Config
 from relayq.errors import BadSignature, ConfigError
-from relayq.identity import Identity, is_signed_by
+from relayq.identity import Identity, is_signed_by, write_private
 from relayq.model.jobs import JobState, Outcome, Spec
+from relayq.sealing import seal
 from relayq.signing import (
     FleetKeys,
     FormerKey,
@@ -19,6 +24,7 @@ from relayq.signing import (
     UnknownKey,
     WrongScope,
     endorsement,
+    key_id_of,
     load_key,
     load_keys,
 )
@@ -350,3 +356,30 @@ def test_a_note_that_another_key_signs_keeps_its_submitters_signature(signer):
     assert endorsement("note", after) == endorsement("note", before)
     with pytest.raises(BadSignature):
         signer.signed_anew(before.replace(b"text", b"Text"), by=new)
+
+
+def test_a_home_that_takes_no_file_gets_no_key_and_says_why(tmp_path):
+    (tmp_path / "home").touch()
+
+    with pytest.raises(ConfigError, match="can't (read|make) the fleet's key"):
+        load_keys(tmp_path / "home" / "fleet.key")
+
+
+def test_a_machine_whose_disk_is_full_goes_on_with_the_new_key(tmp_path, monkeypatch, caplog):
+    def no_room(*_: object, **__: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    path = tmp_path / "fleet.key"
+    write_private(path, FleetKeys(b"o" * 32).text)
+    new = FleetKeys(b"n" * 32)
+    sealed = seal(b"o" * 32, rotation._PURPOSE, new.text.encode())
+    known = {key_id_of(b"o" * 32): sealed}
+    store = SimpleNamespace(rotations=SimpleNamespace(successor=known.get))
+    signer = rotation.workers_signer(Config(home=tmp_path), store)
+    monkeypatch.setattr(os, "open", no_room)
+
+    signer.check_spec(Signer(b"n" * 32).sign_spec(SPEC), id=SPEC.id)
+
+    assert signer.key_id == key_id_of(b"n" * 32)
+    assert "this process only" in caplog.text
+    assert load_keys(path).key == b"o" * 32

@@ -41,6 +41,14 @@ def test_a_line_is_read_and_written_the_same():
     assert read_submitters(f"# who\n\n{LINE}\n") == (Submitter(KEY, "anna@laptop"),)
 
 
+@pytest.mark.parametrize("limit", ["30d", "1234567s", "0.5s", "100000h"])
+def test_however_long_a_time_limit_is_its_line_can_be_read_again(limit):
+    found = read_line(f"{LINE} max-timeout={limit}")
+
+    assert read_line(found.line) == found
+    assert "e+" not in why(found.line, timeout=None)
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [
@@ -182,3 +190,16 @@ def test_the_private_half_shows_nowhere(tmp_path):
     identity = Identity(b"s" * 32, "anna")
 
     assert base64.b64encode(b"s" * 32).decode() not in f"{identity.line} {identity!r} {identity.id}"
+
+
+@pytest.mark.parametrize("payload", [{"cmd": []}, {"items": [[0, []]]}])
+def test_without_a_shell_a_command_of_nothing_is_refused(payload):
+    spec = Spec("abc100000000", "run_batch", payload)
+    assert "may not use a shell" in why(f"{LINE} no-shell", spec)
+
+
+def test_a_link_that_leads_nowhere_is_no_missing_file(tmp_path):
+    (tmp_path / FILE).symlink_to(tmp_path / "not-mounted" / FILE)
+
+    with pytest.raises(ConfigError, match="can't read"):
+        authorizing.read(tmp_path)

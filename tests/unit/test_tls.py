@@ -80,3 +80,18 @@ def test_the_file_of_the_ca_may_have_any_name(tmp_path):
     tls.check(broker.full_url)
     options = redis.Redis.from_url(broker.full_url).connection_pool.connection_kwargs
     assert options["ssl_ca_certs"] == str(tmp_path / "my & ca?.crt")
+
+
+@pytest.mark.parametrize("url", ["redis://box:port/0", "redis://box:99999", "rediss://[::1/0"])
+def test_what_is_no_url_says_so(url):
+    with pytest.raises(ConfigError, match=r"broker\.url: (Port|Invalid IPv6)"):
+        connect(url)
+
+
+def test_the_file_of_the_ca_can_be_another_one_elsewhere():
+    asked = "sentinel://a:1;sentinel://b:2/0?master=fleet&ssl_cert_reqs=required"
+    url = f"{asked}&ssl_ca_certs=/my%20ca.crt"
+
+    assert tls.ca_file_of(url) == "/my ca.crt"
+    assert tls.with_ca_file(url, "/home/a b/ca.crt") == f"{asked}&ssl_ca_certs=/home/a%20b/ca.crt"
+    assert tls.ca_file_of(asked) is None

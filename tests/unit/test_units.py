@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from relayq.model.units import STOPPED, Role, Service, launchd_plist, systemd_unit
+from relayq.model.units import STOPPED, Role, Service, is_of_home, launchd_plist, systemd_unit
 
 WORKER = Service(
     Role.WORKER,
@@ -17,6 +17,16 @@ WORKER = Service(
     relayq_home="/home/fred/.relayq",
     niceness=10,
 )
+
+
+@pytest.mark.parametrize("home", ["/home/fred/.relayq", '/vol/100% "mine" & more/.relayq'])
+def test_a_service_is_known_by_its_home_however_that_is_written(home):
+    service = replace(WORKER, relayq_home=home)
+
+    for text in (systemd_unit(service).encode(), launchd_plist(service)):
+        assert is_of_home(text, home)
+        assert not is_of_home(text, f"{home}2")
+        assert not is_of_home(text, home[:-1])
 
 
 def settings(unit: str) -> dict[str, list[str]]:

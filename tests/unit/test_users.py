@@ -26,11 +26,17 @@ def kept(config: Config) -> str:
 
 def test_users_are_listed_by_name(config):
     embedded.add_user(config, "worker-pi4", role="worker", host="pi4")
+    # Who is called so is of that machine: removing the host removes it.
     embedded.add_user(config, "client-laptop", role="client")
+    embedded.add_user(config, "flower", role="flower")
 
     said = [(user.name, user.role, user.host) for user in users(config)]
 
-    assert said == [("client-laptop", "client", None), ("worker-pi4", "worker", "pi4")]
+    assert said == [
+        ("client-laptop", "client", "laptop"),
+        ("flower", "flower", None),
+        ("worker-pi4", "worker", "pi4"),
+    ]
     assert all(user.created > 1.7e9 for user in users(config))
 
 

@@ -371,7 +371,9 @@ def test_worktrees_go_by_age_and_by_room_but_never_before_their_jobs_end(reposit
         SimpleNamespace(id=job, state=JobState(state), finished_at=now - days * DAY)
         for job, (state, days) in states.items()
     ]
-    store = SimpleNamespace(jobs=SimpleNamespace(fetch_many=lambda ids: records))
+    store = SimpleNamespace(
+        jobs=SimpleNamespace(fetch_many=lambda ids: records, known=lambda ids: set())
+    )
 
     assert clearing.clear(home, store, Worktrees()) == 2
     assert sorted(os.listdir(home / "worktrees")) == [".lock", "j2", "j2.json", "j3", "j3.json"]
@@ -384,6 +386,15 @@ def test_worktrees_go_by_age_and_by_room_but_never_before_their_jobs_end(reposit
     ]
 
 
+def test_a_worktree_of_a_job_whose_record_cannot_be_read_stays(repository, home):
+    worktrees.make(one := order(home, repository))
+    os.utime(home / "worktrees" / "j1.json", (0, 0))
+    store = SimpleNamespace(jobs=SimpleNamespace(fetch_many=lambda ids: [], known=set))
+
+    assert clearing.clear(home, store, Worktrees()) == 0
+    assert os.path.isdir(one.cwd)
+
+
 def test_a_worktree_of_a_job_that_is_tried_again_meanwhile_stays(repository, home):
     worktrees.make(one := order(home, repository))
     note = home / "worktrees" / "j1.json"
@@ -394,7 +405,7 @@ def test_a_worktree_of_a_job_that_is_tried_again_meanwhile_stays(repository, hom
         os.utime(note)
         return []
 
-    store = SimpleNamespace(jobs=SimpleNamespace(fetch_many=forgotten))
+    store = SimpleNamespace(jobs=SimpleNamespace(fetch_many=forgotten, known=lambda ids: set()))
 
     assert clearing.clear(home, store, Worktrees()) == 0
     assert os.path.isdir(one.cwd)

@@ -6,7 +6,7 @@
 -- rest: id attempt uid phase   (per running attempt)
 -- Returns  "ok" | "replaced" | "unregistered", then one word a token: "ok" | "cancel" | "stale"
 call("ZREM", K.hosts, "")
-local registered = call("HMGET", K.host .. host, "install", "boot")
+local registered = redis.pcall("HMGET", K.host .. host, "install", "boot")
 if not registered[1] then return { "unregistered" } end
 if registered[1] ~= install or registered[2] ~= boot then return { "replaced" } end
 local at = now()

@@ -17,15 +17,23 @@
 --
 -- A claim that no nudge brought takes one off the job's queue: else they would pile up.
 --
--- args: offset host install boot session uid lease nudged registry max_running patience
+-- A job whose record doesn't allow to claim it leaves its queue, and the answer is "unfit": who claims has
+-- it given up. To do so here would have every claim pay for what an end brings with it.
+--
+-- A worker that has yet to learn of the fleet's key (`key_id` names its own) takes nothing: what an old
+-- key signed may be good no longer.
+--
+-- args: offset host install boot session uid lease nudged registry max_running patience key_id
 -- rest: queue wants   (in pairs; `registry` is the version of the queues of needs that the worker knows)
--- Returns  "none" | "again" | "replaced" | "barred" | "full" | "queues" | "claimed", id, attempt, signed spec, failures and losses before, queue, account, answer, the outcome before it, the jobs that it became, followers...
+-- Returns  "none" | "again" | "unfit", id | "replaced" | "barred" | "full" | "queues" | "key" | "claimed", id, attempt, signed spec, failures and losses before, queue, account, answer, the outcome before it, the jobs that it became, followers...
 local holder = call("HMGET", K.host .. host, "install", "session", "drained", "paused")
 if holder[1] ~= install or holder[2] ~= session then return { "replaced" } end
-local meta = call("HMGET", K.meta, "queues", "paused")
+local meta = call("HMGET", K.meta, "queues", "paused", "key_id")
+if key_id ~= "" and meta[3] and meta[3] ~= key_id then return { "key" } end
+-- What can't be read counts as a pause until the next beat takes it out.
 local function is_paused(wish)
-  local ends = cjson.decode(wish).ends
-  return not (ends and tonumber(ends) <= now())
+  local is_read, ends = spare(function() return tonumber(cjson.decode(wish).ends) end)
+  return not (is_read and ends and ends <= now())
 end
 if holder[3] or (holder[4] and is_paused(holder[4])) or (meta[2] and is_paused(meta[2])) then return { "barred" } end
 if registry ~= "" and registry ~= (meta[1] or "0") then return { "queues" } end
@@ -84,7 +92,8 @@ for i = rest, #ARGV, 2 do
   if head[1] then
     local its_place, wants = tonumber(head[2]), ARGV[i + 1]
     if wants:find("@", 1, true) then
-      accounts[ARGV[i]] = account_for(head[1], wants)
+      local is_known, account = spare(account_for, head[1], wants)
+      accounts[ARGV[i]] = is_known and account or nil
       wants = accounts[ARGV[i]] and wants:gsub(" ?@%S+", "") or nil
     end
     if not wants then
@@ -117,13 +126,18 @@ for _, one in ipairs(choosy) do
   if (not first or one[2] < place) and not overtakes(one[2], one[4]) then first, place, where = one[1], one[2], one[3] end
 end
 if not first then return { "none" } end
-local record = call("HMGET", K.job .. first, "state", "attempt", "failures", "host", "losses", "widens", "expires", "fanned")
+local record = redis.pcall("HMGET", K.job .. first, "state", "attempt", "failures", "host", "losses", "widens", "expires", "fanned")
 if record[1] ~= "queued" then
   call("ZREM", K.queue .. where, first)
   return { "again" }
 end
 at = at or now()
-local attempt = tonumber(record[2] or 0) + 1
+local attempt = (tonumber(record[2] or 0) or -1) + 1
+local are_counts = attempt > 0 and tonumber(record[3] or 0) and tonumber(record[5] or 0)
+if not are_counts or first:find("[%c\128-\255]") then
+  call("ZREM", K.queue .. where, first)
+  return { "unfit", first }
+end
 -- First a write that Redis refuses when it is out of memory: nothing new starts then.
 call("HSET", K.job .. first, "attempt", attempt, "uid", uid, "host", host,
   "boot", install .. "/" .. boot, "phase", "claimed",
@@ -152,7 +166,7 @@ if account then
 end
 event("claimed", "j", first, "h", host, "a", attempt, "c", account and account[1] or "")
 local follows
-for _, id in ipairs(call("SMEMBERS", K.companions .. first)) do
+local function bring(id)
   local waits, its_state, queue = waits_beside(id, first)
   local beside = waits and queue_beside(first, call("HGET", K.job .. id, "narrow"))
   if its_state == "queued" and queue ~= beside then
@@ -160,6 +174,7 @@ for _, id in ipairs(call("SMEMBERS", K.companions .. first)) do
     follows = true
   end
 end
+for _, id in ipairs(call("SMEMBERS", K.companions .. first)) do spare(bring, id) end
 if follows then tell(host, "wake") end
 local reply = attempt > 1 and call("GET", K.answer .. first) or ""
 local before = reply ~= "" and call("GET", K.outcome .. first) or ""

@@ -5,9 +5,10 @@
 -- Returns  "ok" | "unknown" | "online" | "running" | "queued" | "no heir"
 call("ZREM", K.hosts, "")
 local key = K.host .. host
+if not is_hash(key) then call("DEL", key) end
 local r = call("HMGET", key, "install", "seen", "stopped", "was")
-if not r[1] then return "unknown" end
-if r[2] and not r[3] and tonumber(r[2]) + tonumber(lease) > now() then return "online" end
+if not r[1] and not call("ZSCORE", K.hosts, host) then return "unknown" end
+if tonumber(r[2]) and not r[3] and tonumber(r[2]) + tonumber(lease) > now() then return "online" end
 if call("SCARD", K.active .. host) > 0 then return "running" end
 if call("ZCARD", K.queue .. "host." .. host) > 0 then return "queued" end
 if heir == "" then

@@ -72,34 +72,35 @@ local function run_down(ended, at)
     end
   end
 
-  -- Release, fail or skip the jobs that come after an end.
+  -- Release, fail or skip a job that comes after an end.
+  local function follow(edge, parent)
+    local child, as, mark = edge, parent.as, edge:sub(1, 1)
+    if mark == "~" or mark == "+" then child, as = edge:sub(2), "good" end
+    local r = call("HMGET", K.job .. child, "state", "when", "fanned", "fails", "skips")
+    -- One that a person had run too early, and that waits again now, waits for others.
+    if r[1] ~= "waiting" or (r[3] ~= false) ~= (mark == "+") then return end
+    local fails, skips = r[4] or as == "failed", r[5] or as == "skipped"
+    local left = call("HINCRBY", K.job .. child, "waits", -1)
+    local is_doomed = as == "failed" or as == "cancelled"
+    local word = r[3] and (left > 0 and "waiting" or "ready") or turn(r[2], left > 0, fails, skips, is_doomed)
+    if word == "waiting" then
+      if fails and not r[4] then call("HSET", K.job .. child, "fails", "1") end
+      if skips and not r[5] then call("HSET", K.job .. child, "skips", "1") end
+    elseif word == "ready" then
+      let_go_on(child)
+    elseif word == "skipped" then
+      table.insert(ended, settle(child, "waiting", "succeeded", "skipped", at))
+    else
+      table.insert(ended, settle(child, "waiting", "failed", "upstream", at))
+    end
+  end
+
   local function release(parent)
     local edges = call("SMEMBERS", K.dependents .. parent.id)
     if not edges[1] then return end
     -- Whoever is named there waits for this job: it may end again.
     call("DEL", K.dependents .. parent.id)
-    for _, edge in ipairs(edges) do
-      local child, as, mark = edge, parent.as, edge:sub(1, 1)
-      if mark == "~" or mark == "+" then child, as = edge:sub(2), "good" end
-      local r = call("HMGET", K.job .. child, "state", "when", "fanned", "fails", "skips")
-      -- One that a person had run too early, and that waits again now, waits for others.
-      if r[1] == "waiting" and (r[3] ~= false) == (mark == "+") then
-        local fails, skips = r[4] or as == "failed", r[5] or as == "skipped"
-        local left = call("HINCRBY", K.job .. child, "waits", -1)
-        local is_doomed = as == "failed" or as == "cancelled"
-        local word = r[3] and (left > 0 and "waiting" or "ready") or turn(r[2], left > 0, fails, skips, is_doomed)
-        if word == "waiting" then
-          if fails and not r[4] then call("HSET", K.job .. child, "fails", "1") end
-          if skips and not r[5] then call("HSET", K.job .. child, "skips", "1") end
-        elseif word == "ready" then
-          let_go_on(child)
-        elseif word == "skipped" then
-          table.insert(ended, settle(child, "waiting", "succeeded", "skipped", at))
-        else
-          table.insert(ended, settle(child, "waiting", "failed", "upstream", at))
-        end
-      end
-    end
+    for _, edge in ipairs(edges) do spare(follow, edge, parent) end
   end
 
   -- The host of a job that ran is known, and those beside it need nothing else of it. Where none will be
@@ -107,7 +108,7 @@ local function run_down(ended, at)
   local function leave_companions(one)
     local companions = call("SMEMBERS", K.companions .. one.id)
     if not companions[1] or one.host then return end
-    for _, id in ipairs(companions) do
+    local function leave(id)
       local waits, state, queue = waits_beside(id, one.id)
       if waits and (one.as == "skipped" or call("HEXISTS", K.job .. id, "when") == 1) then
         local wide = call("HGET", K.job .. id, "wide")
@@ -122,19 +123,21 @@ local function run_down(ended, at)
         table.insert(ended, settle(id, state, "failed", "upstream", at))
       end
     end
+    for _, id in ipairs(companions) do spare(leave, id) end
   end
 
   -- End the other members of a halt. What runs after a failure, or always, is spared.
   local function halt(name, way, one)
     call("HSET", K.halt .. name, "fired", instant(at))
     event("halted", "j", one.id, "r", name)
-    for _, id in ipairs(call("SMEMBERS", K.halted .. name)) do
+    local function stop(id)
       local r = call("HMGET", K.job .. id, "state", "when", "fanned")
       local waits = r[1] == "scheduled" or r[1] == "queued" or r[1] == "waiting"
       -- What waits for the jobs that it became has begun.
       if r[3] and way == "soon" then waits = false end
       if id ~= one.id and not r[2] and (waits or way == "now") then call_off(id, at, name, ended) end
     end
+    for _, id in ipairs(call("SMEMBERS", K.halted .. name)) do spare(stop, id) end
   end
 
   local function count_halts(one)
@@ -156,7 +159,7 @@ local function run_down(ended, at)
       release(one)
       leave_companions(one)
       for child in (one.fanned or ""):gmatch("%S+") do
-        call_off(child, at, one.reason == "halted" and call("HGET", K.job .. one.id, "halted"), ended)
+        spare(call_off, child, at, one.reason == "halted" and call("HGET", K.job .. one.id, "halted"), ended)
       end
       if one.halts then table.insert(counted, one) end
     elseif counted[1] then
@@ -164,6 +167,19 @@ local function run_down(ended, at)
     elseif not one then
       return
     end
+  end
+end
+
+-- Give up a job of whose record nothing else can come: nobody waits for it any more, and it is in the
+-- way of no other one.
+local function give_up(id, from, at)
+  if not is_hash(K.job .. id) then call("DEL", K.job .. id) end
+  local host = call("HGET", K.job .. id, "host")
+  if from == "running" or from == "lost" then spare(leave_host, id, host) end
+  call("ZREM", K.state .. from, id)
+  if call("HGET", K.job .. id, "state") == from then
+    local one = settle(id, from, "failed", "refused", at)
+    run_down({ one }, at)
   end
 end
 

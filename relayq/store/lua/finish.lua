@@ -35,8 +35,8 @@ if r[1] then reason = r[3] and "halted" or "user" end
 leave_host(id, r[2])
 local t = call("HMGET", K.job .. id, "kind", "queued", "claimed", "started", "account", "with")
 local counted = { [to == "scheduled" and "retried" or to] = 1 }
-if t[4] then counted.timed = 1; counted.run_ms = math.max(0, at - tonumber(t[4])) * 1000 end
-if t[2] and t[3] and tonumber(attempt) == 1 then
+if tonumber(t[4]) then counted.timed = 1; counted.run_ms = math.max(0, at - tonumber(t[4])) * 1000 end
+if tonumber(t[2]) and tonumber(t[3]) and tonumber(attempt) == 1 then
   counted.waited = 1
   counted.wait_ms = math.max(0, tonumber(t[3]) - tonumber(t[2])) * 1000
 end
@@ -45,15 +45,15 @@ if more.usage then
   cost = more.usage.cost
   counted.cost_micro, counted.tokens_in, counted.tokens_out = cost, more.usage.input, more.usage.output
   for _, one in ipairs({ "cost_micro", "tokens_in", "tokens_out" }) do
-    if more.usage.has_cost or one ~= "cost_micro" then call("HINCRBY", K.job .. id, one, counted[one]) end
+    if more.usage.has_cost or one ~= "cost_micro" then count_up(K.job .. id, one, counted[one]) end
   end
 end
 if account and more.usage then
   local key, today = K.account .. account, tostring(math.floor(at / 86400))
   if call("HGET", key, "day") ~= today then call("HSET", key, "day", today, "spent", 0, "tokens", 0) end
-  call("HINCRBY", key, "spent", cost)
-  call("HINCRBY", key, "tokens", more.usage.input + more.usage.output)
-  keep_account(account, at, tonumber(call("HGET", key, "ends") or at))
+  count_up(key, "spent", cost)
+  count_up(key, "tokens", more.usage.input + more.usage.output)
+  keep_account(account, at, tonumber(call("HGET", key, "ends")) or at)
 end
 if account and to == "succeeded" then call("HDEL", K.account .. account, "probe") end
 if more.session then note_session(more.session, more.session.turns, more.session.cost, at) end
@@ -70,7 +70,7 @@ if more.queue and not t[6] then
   call("HSET", K.job .. id, "queue", more.queue)
   if more.wide then call("HSET", K.job .. id, "wide", more.wide, "overflow", more.overflow) end
 end
-if counts ~= "" and to ~= "cancelled" then call("HINCRBY", K.job .. id, counts, 1) end
+if counts ~= "" and to ~= "cancelled" then count_up(K.job .. id, counts, 1) end
 if to == "scheduled" then
   local due_at = instant(more.due_at or at + tonumber(due))
   move(id, from, "scheduled", due_at)

@@ -1,8 +1,10 @@
 -- keep_schedule: store what recurs, as it was signed. What was counted of one that it replaces stays,
 -- and so do the jobs of that which may still run: they count for the overlap.
 --
--- args: offset name uid signed upcoming due who replace paused
--- Returns  "added" | "replaced" | "exists"
+-- args: offset key_id name uid signed upcoming due who replace paused
+-- Returns  "added" | "replaced" | "exists" | "wrong_key"
+local fleets = call("HGET", K.meta, "key_id")
+if fleets and fleets ~= key_id then return "wrong_key" end
 local key = K.schedule .. name
 local is_known = call("EXISTS", key) == 1
 if is_known and replace == "" then return "exists" end

@@ -8,7 +8,8 @@
 local looked = call("ZREVRANGE", K.state .. state, start, start + count - 1)
 local found = { #looked }
 for _, id in ipairs(looked) do
-  local queue = call("HGET", K.job .. id, "queue") or ""
+  local queue = redis.pcall("HGET", K.job .. id, "queue")
+  if type(queue) ~= "string" then queue = "" end
   if queue == "host." .. host or queue:match("[.,]on=([^,|]*)$") == host then found[#found + 1] = id end
 end
 return found

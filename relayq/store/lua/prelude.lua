@@ -19,6 +19,31 @@ local function position(priority, since, nth)
   return string.format("%.0f", (10 - tonumber(priority)) * 9e14 + (tonumber(since) - 1735689600) * 1e6 + (nth or 0))
 end
 
+-- Do something for one record of several. False if it allows nothing, whoever wrote it so: that
+-- must not hold up what is done for the others. What Redis refuses of all of them is raised.
+local function spare(act, ...)
+  local is_done, why = pcall(act, ...)
+  if is_done then return true, why end
+  local said = type(why) == "table" and why.err or tostring(why)
+  for _, word in ipairs({ "OOM", "MISCONF", "NOREPLICAS", "READONLY", "NOPERM", "permission", "killed" }) do
+    if said:find(word, 1, true) then error(why) end
+  end
+  return false
+end
+
+-- Whether this key, if it is there, is a hash.
+local function is_hash(key)
+  return type(redis.pcall("HGET", key, "state")) ~= "table"
+end
+
+-- Add to a count; one that is no number begins anew.
+local function count_up(key, field, n)
+  local sum = redis.pcall("HINCRBY", key, field, n)
+  if type(sum) == "number" then return sum end
+  call("HSET", key, field, n)
+  return n
+end
+
 local function is_of_needs(queue) return queue:sub(1, 6) == "needs." end
 
 -- Send a host's worker a message of one word: it is taken at once, or not at all.
@@ -36,12 +61,15 @@ local function wake(queue, at)
   if woken[queue] then return end
   woken[queue] = true
   local message = cjson.encode({ op = "wake", queue = queue })
-  for _, host in ipairs(call("ZREVRANGEBYSCORE", K.hosts, "+inf", instant(at - 120), "LIMIT", 0, 200)) do
+  local function ring(host)
     local r = call("HMGET", K.host .. host, "slots", "stopped", "drained")
     if not r[2] and not r[3] and call("SCARD", K.active .. host) < tonumber(r[1] or 0) then
       if call("RPUSH", K.control .. host, message) > 1000 then call("LTRIM", K.control .. host, -1000, -1) end
       call("EXPIRE", K.control .. host, 120)
     end
+  end
+  for _, host in ipairs(call("ZREVRANGEBYSCORE", K.hosts, "+inf", instant(at - 120), "LIMIT", 0, 200)) do
+    spare(ring, host)
   end
 end
 
@@ -280,7 +308,7 @@ end
 
 -- "current" when the token (attempt, uid) holds the lease, else why not; and the record's state.
 local function check(id, attempt, uid)
-  local r = call("HMGET", K.job .. id, "state", "attempt", "uid")
+  local r = redis.pcall("HMGET", K.job .. id, "state", "attempt", "uid")
   if not r[1] then return "gone" end
   if r[2] ~= attempt or r[3] ~= uid then return "stale", r[1] end
   if r[1] ~= "running" and r[1] ~= "lost" then return "ended", r[1] end

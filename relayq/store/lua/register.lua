@@ -17,8 +17,9 @@ local function refuse(why)
   return { why }
 end
 if known and known ~= key_id then return refuse("wrong_key") end
+if not is_hash(K.host .. host) then call("DEL", K.host .. host) end
 local old = call("HMGET", K.host .. host, "install", "seen", "stopped")
-local is_live = old[2] and not old[3] and tonumber(old[2]) + tonumber(lease) > at
+local is_live = tonumber(old[2]) and not old[3] and tonumber(old[2]) + tonumber(lease) > at
 if old[1] and old[1] ~= install and is_live then return refuse("taken") end
 call("HSET", K.host .. host, "install", install, "boot", boot, "session", session, "seen", instant(at), "slots", slots,
   "version", version, "facts", facts)
@@ -28,8 +29,9 @@ if not known then call("HSET", K.meta, "key_id", key_id) end
 event("registered", "h", host, "k", install)
 local answer = { "ok" }
 for _, id in ipairs(call("SMEMBERS", K.active .. host)) do
-  local r = call("HMGET", K.job .. id, "attempt", "uid", "host", "state", "boot")
-  if r[3] ~= host or (r[4] ~= "running" and r[4] ~= "lost") then
+  local r = redis.pcall("HMGET", K.job .. id, "attempt", "uid", "host", "state", "boot")
+  local is_whole = tonumber(r[1]) and r[2] and r[5]
+  if not is_whole or r[3] ~= host or (r[4] ~= "running" and r[4] ~= "lost") then
     call("SREM", K.active .. host, id)
   elseif r[5]:sub(1, #install + 1) == install .. "/" then
     -- Not what another machine of this name runs: nobody can speak for that but itself.

@@ -1,5 +1,5 @@
 -- report: note which attempts of a host stand still and why, and answer with what people asked for.
--- Comes with every beat. A pause that is over is taken out here, so that the host may claim again.
+-- Comes with every beat. A pause that is over, or makes no sense, is taken out here, so that the host may claim again.
 --
 -- args: offset host install
 -- rest: id attempt uid why   (per running attempt; "" for one that runs)
@@ -11,15 +11,19 @@ local at = now()
 local function wish_of(key, field)
   local raw = call("HGET", key, field)
   if not raw then return "" end
-  local wish = cjson.decode(raw)
-  if wish.ends then
-    wish.left = tonumber(wish.ends) - at
-    if wish.left <= 0 then
-      call("HDEL", key, field)
-      return ""
+  local is_read, said = spare(function()
+    local wish = cjson.decode(raw)
+    if wish.ends then
+      wish.left = tonumber(wish.ends) - at
+      if wish.left <= 0 then return "" end
     end
+    return cjson.encode(wish)
+  end)
+  if not is_read or said == "" then
+    call("HDEL", key, field)
+    return ""
   end
-  return cjson.encode(wish)
+  return said
 end
 
 local answer = { wish_of(K.host .. host, "paused"), wish_of(K.meta, "paused") }

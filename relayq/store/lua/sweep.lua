@@ -7,7 +7,7 @@
 -- uses: ends parents forgetting
 -- args: offset template lease index suffix
 -- rest: members
--- Returns  what was mended: "entered" | "removed" | "deleted" | "failed" | "dropped", and its name, ...
+-- Returns  what was mended: "unfit" (nothing could be done) | "entered" | "removed" | "deleted" | "failed" | "dropped", and its name, ...
 call("ZREM", K.hosts, "")
 local at = now()
 local done = {}
@@ -96,10 +96,14 @@ local function check_agents_member(id)
 end
 
 local function enter(id)
+  if not is_hash(K.job .. id) then call("DEL", K.job .. id) end
   local r = call("HMGET", K.job .. id, "state", "host", "queue", "priority", "kind", "name", "group",
     "unique", "created", "queued", "claimed", "due", "finished", "widens", "expires", "attempt", "with", "narrow", "halts")
   local state, host, queue = r[1], r[2], r[3]
-  if not state then return delete(id) end
+  if not state then
+    call("DEL", K.job .. id)
+    return delete(id)
+  end
   local function add(key, score)
     if call("ZADD", key, "NX", score, id) == 1 then note("entered", id); return true end
   end
@@ -109,6 +113,8 @@ local function enter(id)
   add(K.state .. state, since or instant(at))
   local waits = state == "queued" or state == "waiting" or state == "scheduled"
   if r[17] and call("EXISTS", K.job .. r[17]) == 1 and call("SADD", K.companions .. r[17], id) == 1 then note("entered", id) end
+  if r[6] then add(K.name .. r[6], numbered(K.name .. r[6], id)) end
+  if r[7] then add(K.group .. r[7], numbered(K.group .. r[7], id)) end
   if waits and r[17] and rejoin(id, state, queue, r[17], r[18]) then return end
   queue = call("HGET", K.job .. id, "queue")
   if state == "queued" then
@@ -126,8 +132,6 @@ local function enter(id)
     add(K.by_host .. host, r[11] or instant(at))
     if is_held(state) and call("SADD", K.active .. host, id) == 1 then note("entered", id) end
   end
-  if r[6] then add(K.name .. r[6], numbered(K.name .. r[6], id)) end
-  if r[7] then add(K.group .. r[7], numbered(K.group .. r[7], id)) end
   if r[8] and not is_final(state) and call("SET", K.unique .. r[8], id, "NX") then note("entered", id) end
   if is_held(state) then enter_agents_part(id) end
   for name in (r[19] or ""):gmatch("%S+") do
@@ -176,9 +180,10 @@ local function check_flow(id)
 end
 
 local function check_host(name)
-  local seen = call("HGET", K.host .. name, "seen")
-  if seen and tonumber(seen) > at - 7776000 then
-    if call("ZADD", K.hosts, "NX", seen, name) == 1 then note("entered", name) end
+  if not is_hash(K.host .. name) then call("DEL", K.host .. name) end
+  local seen = tonumber(call("HGET", K.host .. name, "seen"))
+  if seen and seen > at - 7776000 then
+    if call("ZADD", K.hosts, "NX", instant(seen), name) == 1 then note("entered", name) end
     return
   end
   local jobs = call("SCARD", K.active .. name) + call("ZCARD", K.by_host .. name) + call("ZCARD", K.queue .. "host." .. name)
@@ -190,8 +195,7 @@ local function check_host(name)
   note("dropped", name)
 end
 
-for i = rest, #ARGV do
-  local member = ARGV[i]
+local function mend(member)
   if index == "job" then
     enter(member)
   elseif index == "flow" or index == "flows" then
@@ -216,6 +220,11 @@ for i = rest, #ARGV do
   else
     check_member(member)
   end
+end
+
+for i = rest, #ARGV do
+  -- What a record or an index says may be no score, or no hash at all.
+  if not spare(mend, ARGV[i]) then note("unfit", ARGV[i]) end
 end
 if #done > 0 then event("mended", "j", done[2], "n", #done / 2) end
 return done

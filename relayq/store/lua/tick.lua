@@ -12,7 +12,7 @@
 --
 -- uses: verdict forgetting
 -- args: offset template lease lost_min lost_max crash_limit gap keep keep_jobs limit
--- Returns  words of what was done: "expired" id, "judged" id, "due" id, "widened" id, "unclaimed" id, "pruned" id;
+-- Returns  words of what was done: "expired" id, "judged" id, "due" id, "given_up" id, "widened" id, "unclaimed" id, "pruned" id;
 --          of schedules whose turn it is "recurs" name, of the next one "comes" seconds
 call("ZREM", K.hosts, "")
 local at = now()
@@ -91,7 +91,7 @@ end
 local function braked(expired)
   local hosts, count = {}, 0
   for _, id in ipairs(expired) do
-    local host = call("HGET", K.job .. id, "host") or ""
+    local host = redis.pcall("HGET", K.job .. id, "host") or ""
     if not hosts[host] then hosts[host] = true; count = count + 1 end
   end
   if at < brake then return true end
@@ -108,41 +108,46 @@ local function expire(id)
   elseif r[1] == "claimed" then
     verdict(id, "running", at, crash_limit, false)
   else
-    local wait = math.min(lost_max, (at - tonumber(r[2] or at)) / 10)
+    local wait = math.min(lost_max, (at - (tonumber(r[2]) or at)) / 10)
     move(id, "running", "lost", instant(at + math.max(lost_min, wait)))
-    event("lost", "j", id, "h", r[3], "a", r[4])
+    event("lost", "j", id, "h", r[3] or "", "a", r[4] or "")
   end
-  note("expired", id)
+end
+
+-- Do what is due of a job in this state; one whose record doesn't allow that is given up.
+local function see_to(word, from, id, act)
+  if not spare(act, id) then
+    word = "given_up"
+    if not spare(give_up, id, from, at) then call("ZREM", K.state .. from, id) end
+  end
+  note(word, id)
+end
+
+local function judge(id) verdict(id, "lost", at, crash_limit, false) end
+local function begin(id) enqueue(id, "scheduled", at, "due") end
+local function is_still(id, state)
+  local its = redis.pcall("HGET", K.job .. id, "state")
+  if its == state or type(its) == "table" then return true end
+  call("ZREM", K.state .. state, id)
 end
 
 local is_quiet = not knows_times or at < quiet_until
 if not is_quiet then
   local expired = call("ZRANGEBYSCORE", K.state .. "running", "-inf", instant(at), "LIMIT", 0, limit)
   if #expired > 0 and not braked(expired) then
-    for _, id in ipairs(expired) do expire(id) end
+    for _, id in ipairs(expired) do see_to("expired", "running", id, expire) end
   end
   for _, id in ipairs(call("ZRANGEBYSCORE", K.state .. "lost", "-inf", instant(at), "LIMIT", 0, limit)) do
-    if call("HGET", K.job .. id, "state") == "lost" then
-      verdict(id, "lost", at, crash_limit, false)
-      note("judged", id)
-    else
-      call("ZREM", K.state .. "lost", id)
-    end
+    if is_still(id, "lost") then see_to("judged", "lost", id, judge) end
   end
 end
 
 for _, id in ipairs(call("ZRANGEBYSCORE", K.state .. "scheduled", "-inf", instant(at), "LIMIT", 0, limit)) do
-  if call("HGET", K.job .. id, "state") == "scheduled" then
-    enqueue(id, "scheduled", at, "due")
-    note("due", id)
-  else
-    call("ZREM", K.state .. "scheduled", id)
-  end
+  if is_still(id, "scheduled") then see_to("due", "scheduled", id, begin) end
 end
 
 -- Jobs that waited long enough for the host that they prefer: now any that fits takes them.
-for _, id in ipairs(call("ZRANGEBYSCORE", K.overflow, "-inf", instant(at), "LIMIT", 0, limit)) do
-  call("ZREM", K.overflow, id)
+local function widen(id)
   local r = call("HMGET", K.job .. id, "state", "queue", "wide", "overflow")
   local ends = r[1] == "queued" and r[4] and paused_until(r[2], at)
   if ends then
@@ -157,23 +162,30 @@ for _, id in ipairs(call("ZRANGEBYSCORE", K.overflow, "-inf", instant(at), "LIMI
     note("widened", id)
   end
 end
+for _, id in ipairs(call("ZRANGEBYSCORE", K.overflow, "-inf", instant(at), "LIMIT", 0, limit)) do
+  call("ZREM", K.overflow, id)
+  spare(widen, id)
+end
 
 -- Jobs that nobody took in time. What was claimed once has started in time, whatever came of it.
+local function fail_unclaimed(id)
+  local r = call("HMGET", K.job .. id, "state", "queue", "attempt", "expires")
+  if r[4] and not r[3] and (r[1] == "queued" or r[1] == "waiting" or r[1] == "scheduled") then
+    call("ZREM", K.queue .. r[2], id)
+    conclude(id, r[1], "failed", "expired", at)
+    note("unclaimed", id)
+  end
+end
 if at >= quiet_until then
   for _, id in ipairs(call("ZRANGEBYSCORE", K.expiring, "-inf", instant(at), "LIMIT", 0, limit)) do
     call("ZREM", K.expiring, id)
-    local r = call("HMGET", K.job .. id, "state", "queue", "attempt", "expires")
-    if r[4] and not r[3] and (r[1] == "queued" or r[1] == "waiting" or r[1] == "scheduled") then
-      call("ZREM", K.queue .. r[2], id)
-      conclude(id, r[1], "failed", "expired", at)
-      note("unclaimed", id)
-    end
+    spare(fail_unclaimed, id)
   end
 end
 
 -- Whose instants those are, and which jobs, only a worker with the fleet's key can say.
 for _, name in ipairs(call("ZRANGEBYSCORE", K.schedules, "-inf", instant(at), "LIMIT", 0, limit)) do
-  note("recurs", name)
+  if call("EXISTS", K.schedule .. name) == 1 then note("recurs", name) else call("ZREM", K.schedules, name) end
 end
 local coming = call("ZRANGEBYSCORE", K.schedules, "(" .. instant(at), instant(at + 60), "WITHSCORES", "LIMIT", 0, 1)
 if coming[1] then note("comes", instant(tonumber(coming[2]) - at)) end
@@ -207,7 +219,8 @@ if keep ~= "" and not is_quiet then
   for _, row in ipairs(oldest()) do
     local is_old = row[2] <= at - tonumber(keep)
     if pruned >= tonumber(limit) or not (is_old or pruned < surplus) then break end
-    forget(row[1])
+    if not spare(forget, row[1]) then call("DEL", K.job .. row[1]); spare(forget, row[1]) end
+    for _, state in ipairs(ends) do call("ZREM", K.state .. state, row[1]) end
     note("pruned", row[1])
     pruned, first = pruned + 1, first or row[1]
   end

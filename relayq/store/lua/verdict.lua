@@ -11,20 +11,20 @@ local function verdict(id, from, at, crash_limit, absent)
   local started = r[2] == "started"
   local on_lost = r[5] or "retry"
   if started and not absent and on_lost ~= "retry" then
-    call("HSET", K.job .. id, "orphan", host .. " " .. r[9] .. " " .. r[7] .. " " .. r[8])
+    call("HSET", K.job .. id, "orphan", (host or "-") .. " " .. (r[9] or "/") .. " " .. (r[7] or "0") .. " " .. (r[8] or "-"))
   end
   if r[1] then
     leave_host(id, host)
     conclude(id, from, "cancelled", reason_of_cancel(id), at)
     return "cancelled"
   end
-  if not started and tonumber(r[3] or 0) < 5 then
+  if not started and (tonumber(r[3]) or 0) < 5 then
     leave_host(id, host)
-    call("HINCRBY", K.job .. id, "unstarted", 1)
+    count_up(K.job .. id, "unstarted", 1)
     enqueue(id, from, at, "judged", "s", "queued", "r", "unstarted", "h", host or "", "a", r[7] or "")
     return "queued"
   end
-  local losses = call("HINCRBY", K.job .. id, "losses", 1)
+  local losses = count_up(K.job .. id, "losses", 1)
   tally(at, host or "-", counted_as(r[10], r[11]), { lost = 1 })
   leave_host(id, host)
   if on_lost == "retry" and losses < tonumber(crash_limit) then

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -62,6 +63,9 @@ class Journal:
         #: What jobs with this gate wait for; `touch` lets them end.
         self.gate = directory / "gate"
         self._gates = {self.gate}
+        self._reading = threading.Lock()
+        self._read = 0
+        self._notes: dict[str, list[Note]] = {}
 
     def release(self) -> None:
         """Let all end that wait for a gate, whatever became of their test."""
@@ -115,14 +119,26 @@ class Journal:
         return word
 
     def notes(self, *words: str, id: str | None = None) -> list[Note]:
-        """Return the journal in the order in which it was written: these words, this job."""
+        """Return these words of this job, or of all; of one job in the order of their writing."""
+        with self._reading:
+            self._read_on()
+            known = [self._notes.get(id, [])] if id is not None else list(self._notes.values())
+            return [note for notes in known for note in notes if not words or note.word in words]
+
+    def _read_on(self) -> None:
+        """Read what was written since the last time: thousands of jobs are asked for one by one."""
         path = self.directory / "journal"
-        found = []
-        for line in path.read_text().splitlines() if path.exists() else []:
+        if not path.exists():
+            return
+        with path.open("rb") as file:
+            file.seek(self._read)
+            raw = file.read()
+        whole = raw[: raw.rfind(b"\n") + 1]
+        self._read += len(whole)
+        for line in whole.decode().splitlines():
             word, job, attempt, pid, at = line.split()
-            if (not words or word in words) and id in (None, job):
-                found.append(Note(word, job, int(attempt), int(pid), float(at)))
-        return found
+            note = Note(word, job, int(attempt), int(pid), float(at))
+            self._notes.setdefault(job, []).append(note)
 
     def starts(self, id: str) -> int:
         """Return how often a job was started."""

@@ -28,6 +28,7 @@ from relayq import clock
 from relayq.errors import RelayqError
 from relayq.host.process import Shim
 from relayq.model.jobs import ON_LOST
+from tests import probing
 from tests.system.faults import scene as scenes
 from tests.system.faults.blows import asleep, crash, everything_of
 from tests.system.faults.journal import Journal, check_invariants, ended
@@ -311,11 +312,17 @@ def main() -> int:
     binary = os.environ.get("RELAYQ_TEST_REDIS") or shutil.which("redis-server")
     if binary is None:
         parser.error("needs redis-server, or its path in RELAYQ_TEST_REDIS")
-    with tempfile.TemporaryDirectory() as directory, scenes.scene(Path(binary)) as scene:
+    with tempfile.TemporaryDirectory() as directory:
+        os.environ.setdefault(probing.SHARED, directory)
+        return _tried(Path(binary), Path(directory), options)
+
+
+def _tried(binary: Path, directory: Path, options: argparse.Namespace) -> int:
+    with scenes.scene(binary) as scene:
         try:
             run(
                 scene,
-                Journal(Path(directory, "journal")),
+                Journal(directory / "journal"),
                 seconds=60 * options.minutes,
                 seed=options.seed,
             )

@@ -127,7 +127,12 @@ class Broker:
                 [self._binary, *words], stdout=log, stderr=log, start_new_session=True
             )
         if wait:
-            until(lambda: answers(self.connection), within=15, what="the broker to answer")
+            until(self._answers, within=15, what="the broker to answer")
+
+    def _answers(self) -> bool:
+        log = self.directory / "redis.log"
+        assert self.is_alive, f"{self._binary} ended: {log.read_text(errors='replace')[-500:]}"
+        return answers(self.connection)
 
     def kill(self) -> None:
         """End it as a crash does."""

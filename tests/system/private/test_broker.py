@@ -219,13 +219,17 @@ def test_a_broker_does_not_listen_on_every_network(config, address):
 
 
 @pytest.mark.parametrize(
-    ("address", "problem"),
-    [("mini.local", "no IP address"), ("192.0.2.7", "can't listen on 192.0.2.7 port")],
+    ("address", "problem", "hint"),
+    [
+        ("mini.local", "no IP address", "address in your private network"),
+        ("192.0.2.7", "can't listen on 192.0.2.7 port", "an address that this machine has"),
+    ],
 )
-def test_an_address_must_be_one_of_this_machine(config, address, problem):
-    with pytest.raises(RelayqError, match=problem):
+def test_an_address_must_be_one_of_this_machine(config, address, problem, hint):
+    with pytest.raises(RelayqError, match=problem) as refused:
         embedded.start_broker(config, listen=address)
 
+    assert hint in refused.value.hint
     assert servers_of(config) == []
 
 

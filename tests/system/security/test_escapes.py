@@ -31,6 +31,9 @@ VIEWS = [
     "show {asking}",
     "why {job}",
     "why {waiting}",
+    "show {broken}",
+    "why {broken}",
+    "logs {broken}",
     "logs {job}",
     "logs @evil",
     "result {job}",
@@ -78,6 +81,7 @@ def poisoned(shared_fleet, credential):
     done.wait(20)
     asking = job.run(f": {EVIL}", host="evil", wait_for_host=True)
     waiting = job.run("true", host="evil", wait_for_host=True)
+    broken = job.run("true", host="evil", wait_for_host=True)
     key = store.keys
     facts = said_by(json.loads(store.connection.hget(key("host", "here"), "facts")))
     facts |= {"address": EVIL, "model": EVIL, "labels": [EVIL], "wake": {"mac": EVIL}}
@@ -87,9 +91,11 @@ def poisoned(shared_fleet, credential):
     connection.hset(key("host", "evil"), mapping=host)
     connection.zadd(key("hosts"), {"evil": 1e10, EVIL: 1e10})
     connection.hset(key("host", EVIL), mapping=host)
-    for one in (done, waiting):
-        told = {"reason": EVIL, "host": EVIL, "note": EVIL, "account": EVIL, "paused": EVIL}
-        connection.hset(key("job", one.id), mapping=told)
+    for one in (done, waiting, broken):
+        connection.hset(key("job", one.id), mapping={"note": EVIL, "paused": EVIL})
+    # Where a word belongs this makes a record that can't be read.
+    words = dict.fromkeys(("reason", "host", "account"), EVIL)
+    connection.hset(key("job", broken.id), mapping=words)
     question = {
         "state": "needs_human",
         "question": EVIL,
@@ -107,7 +113,7 @@ def poisoned(shared_fleet, credential):
     connection.zadd(key("sessions"), {"evil": 1})
     connection.hset(key("schedule", EVIL), mapping={"signed": EVIL, "refused": EVIL, "who": EVIL})
     connection.zadd(key("schedules"), {EVIL: 1})
-    yield {"job": done.id, "asking": asking.id, "waiting": waiting.id}
+    yield {"job": done.id, "asking": asking.id, "waiting": waiting.id, "broken": broken.id}
     for name, suffix in (("host", "evil"), ("host", EVIL), ("session", "evil"), ("flow", EVIL)):
         connection.delete(key(name, suffix))
     for name in ("flows", "sessions", "schedules"):

@@ -49,6 +49,15 @@ def test_what_is_wrong_is_said_with_what_helps():
     assert "relayq key ls" in said("revoke", "b", status=125).stderr
 
 
+@pytest.mark.parametrize("option", ["kinds", "hosts", "cwd", "user", "max-timeout", "expires"])
+def test_a_limit_that_says_nothing_is_not_left_out(home, option):
+    line = said("new", "--name", "a").stdout.strip()
+
+    said("authorize", line, f"--{option}", "", status=125)
+
+    assert not (home / "authorized_submitters").exists()
+
+
 def test_rotate_prints_the_new_keys_name(shared_fleet, monkeypatch):
     monkeypatch.setenv("RELAYQ_HOME", str(shared_fleet.home))
     before = json.loads(said("show", "--json").stdout)["fleet"]
@@ -59,3 +68,21 @@ def test_rotate_prints_the_new_keys_name(shared_fleet, monkeypatch):
     assert (done["before"], done["fleet"]) == (before, shown["fleet"])
     assert [one["id"] for one in shown["former"]] == [before]
     assert shared_fleet.job.run("echo still").get(timeout=20) == "still"
+
+
+def test_what_can_not_be_written_or_read_is_said_without_a_traceback(home):
+    (home / "submitter.key").mkdir()
+    (home / "sealing.key").mkdir()
+    (home / "audit").touch()
+
+    assert "can't write" in said("new", "--force", status=125).stderr
+    for words, why in (
+        (("secret", "key"), "can't read"),
+        (("audit", "ls"), "can't read the audit trail: Not a directory"),
+        (("audit", "verify"), "can't read the audit trail"),
+    ):
+        done = relayq(*words)
+        assert (done.returncode, "Traceback" in done.stderr) == (125, False), done.stderr
+        assert why in done.stderr
+    (home / "fleet.key").symlink_to(home / "gone" / "fleet.key")
+    assert "a link that leads nowhere" in said("show", status=125).stderr

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from relayq import Relay
+from relayq import Relay, clock
 from relayq.errors import BadSignature, WrongFleetKey
 from relayq.rotation import rotate
 from relayq.signing import Signer, key_id_of, load_keys
@@ -76,6 +76,17 @@ def test_at_once_nothing_of_the_old_key_is_good(shared_fleet):
     assert shared_fleet.job.run("echo after").get(timeout=20) == "after"
 
 
+def test_at_once_a_job_that_waits_is_run_by_nobody(shared_fleet, tmp_path):
+    job = shared_fleet.job.run(f"touch {tmp_path / 'ran'}", due_at=clock.now() + 2)
+
+    turn(shared_fleet, at_once=True)
+
+    until(lambda: job.record.attempt, within=20, what="a claim")
+    shared_fleet.job.run("true").get(timeout=20)
+    assert not (tmp_path / "ran").exists()
+    job.cancel()
+
+
 def test_a_worker_that_was_away_comes_back_with_the_new_key(mended_fleet):
     mended_fleet.end_worker()
     turn(mended_fleet)
@@ -85,11 +96,55 @@ def test_a_worker_that_was_away_comes_back_with_the_new_key(mended_fleet):
     assert mended_fleet.job.run("echo back").get(timeout=20) == "back"
 
 
+def test_a_machine_that_was_away_turns_the_newest_key(shared_fleet, other_machine, tmp_path):
+    name = f"away-{tmp_path.name}"
+    schedule = shared_fleet.job.schedule(name, "every 1d", "echo tick", paused=True)
+    turn(shared_fleet)
+
+    session = other_machine.session()
+    mine = rotate(session.signer, other_machine.config, session.store, at_once=False, who="away")
+
+    assert shared_fleet.job.run("echo here").get(timeout=20) == "here"
+    assert load_keys(shared_fleet.home / "fleet.key").text == mine.text
+    assert len(mine.former) >= 2
+    schedule.remove()
+
+
+def test_what_is_scheduled_where_the_old_key_still_is_gets_the_newest(shared_fleet, other_machine):
+    turn(shared_fleet)
+
+    made = other_machine.job.schedule("late", "every 1d", "echo tick", paused=True)
+
+    session = shared_fleet.relay.session()
+    signed = session.store.schedules.fetch("late").record.signed
+    assert signed.startswith(session.signer.key_id.encode())
+    made.remove()
+
+
+def test_a_schedule_that_nobody_signed_keeps_no_key_from_being_turned(shared_fleet, tmp_path):
+    name = f"forged-{tmp_path.name}"
+    schedule = shared_fleet.job.schedule(name, "every 1d", "echo tick", paused=True)
+    session = shared_fleet.relay.session()
+    record = session.store.keys("schedule", name)
+    forged = session.signer.sign_note("schedule:another", b"{}").replace(b"{}", b"[]")
+    session.store.connection.hset(record, "signed", forged)
+    old = session.signer.key_id
+
+    turn(shared_fleet)
+
+    assert session.signer.key_id != old
+    assert session.store.connection.hget(record, "signed") == forged
+    schedule.remove()
+
+
 def test_who_hasnt_the_old_key_can_neither_turn_it_nor_plant_one(shared_fleet, other_machine):
     session = other_machine.session()
     mine, stranger = session.signer, Signer(b"s" * 32)
-    with pytest.raises(WrongFleetKey):
+    schedule = other_machine.job.schedule("stays", "every 1d", "echo tick", paused=True)
+    with pytest.raises(WrongFleetKey, match="fleet key isn't the broker's") as caught:
         rotate(stranger, other_machine.config, session.store, at_once=False, who="stranger")
+    assert "fleet.key" in caught.value.hint
+    schedule.remove()
 
     planted = f"key:{mine.key_id}"
     session.store.connection.hset(session.store.keys("meta"), planted, b"rqs1" + b"x" * 100)

@@ -1,5 +1,6 @@
 """The configuration: its layers, where each value came from, and what values mean."""
 
+import os
 import pickle
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from relayq import config as configuration
 from relayq.config import KEYS, Entry, load
 from relayq.errors import ConfigError
 from relayq.parsing import duration, size
@@ -82,6 +84,17 @@ def test_a_project_sets_nothing_but_defaults(user):
     assert refusal(user) == (
         "~/project/.relayq.yml:2:1: a project's file can set 'defaults' only, not 'broker'"
     )
+
+
+def test_a_directory_that_somebody_may_not_look_into_has_no_project_file(user, monkeypatch):
+    def refuse(path, *args, **kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "stat", refuse)
+        found = configuration._project_file()
+
+    assert found is None
 
 
 def test_the_nearest_project_file_is_the_one(user):
